@@ -1,0 +1,67 @@
+package cordon
+
+import (
+	"slices"
+	"strings"
+)
+
+// Permission is what a caller may do, in Defender's names (contract 2.3).
+type Permission string
+
+// The permissions that Cordon checks.
+const (
+	MachineReadAll          Permission = "Machine.Read.All"
+	MachineReadWriteAll     Permission = "Machine.ReadWrite.All"
+	MachineIsolate          Permission = "Machine.Isolate"
+	MachineRestrict         Permission = "Machine.RestrictExecution"
+	MachineScan             Permission = "Machine.Scan"
+	MachineOffboard         Permission = "Machine.Offboard"
+	MachineStopQuarantine   Permission = "Machine.StopAndQuarantine"
+	MachineLiveResponse     Permission = "Machine.LiveResponse"
+	MachineCollectForensics Permission = "Machine.CollectForensics"
+	AlertReadAll            Permission = "Alert.Read.All"
+	AlertReadWriteAll       Permission = "Alert.ReadWrite.All"
+)
+
+// AllPermissions is what the first application of a new server gets.
+func AllPermissions() []Permission {
+	return []Permission{MachineReadAll, MachineReadWriteAll, MachineIsolate, MachineRestrict, MachineScan, MachineOffboard,
+		MachineStopQuarantine, MachineLiveResponse, MachineCollectForensics, AlertReadAll, AlertReadWriteAll}
+}
+
+// Operation is something a caller asks of the domain; its value lists the
+// permissions of which any one allows it, in the order in which an error names them.
+type Operation []Permission
+
+// The operations (Defender contract 2.3).
+var (
+	ReadMachines   = Operation{MachineReadAll, MachineReadWriteAll}
+	RestrictAction = Operation{MachineRestrict}
+	CancelAction   = Operation{MachineCollectForensics, MachineIsolate, MachineRestrict, MachineScan, MachineOffboard, MachineStopQuarantine, MachineLiveResponse}
+)
+
+// Caller is who asks, as an edge has established it.
+type Caller struct {
+	ID          string // client id of an application
+	DisplayName string
+	Permissions []Permission
+	Source      string // PublicApi, Portal
+}
+
+// Authorize returns nil if the caller has one of the operation's permissions,
+// else an error of kind Forbidden in Defender's words (contract 3.3).
+func (c Caller) Authorize(op Operation) error {
+	if slices.ContainsFunc(op, func(p Permission) bool { return slices.Contains(c.Permissions, p) }) {
+		return nil
+	}
+	return Errorf(Forbidden, CodeMissingPermission, "Missing application roles. API required roles: %s, application roles: %s.",
+		joinPermissions(op), joinPermissions(c.Permissions))
+}
+
+func joinPermissions(ps []Permission) string {
+	words := make([]string, len(ps))
+	for i, p := range ps {
+		words[i] = string(p)
+	}
+	return strings.Join(words, ",")
+}

@@ -1,0 +1,107 @@
+package cordon
+
+import (
+	"context"
+	"time"
+)
+
+// Application is a program that may get access tokens.
+type Application struct {
+	ClientID    string // GUID, lower case
+	ObjectID    string // GUID of its service principal: the oid and sub of its tokens
+	DisplayName string
+	SecretHash  [32]byte // SHA-256 of the client secret, which has 256 random bits
+	Permissions []Permission
+	Created     time.Time
+}
+
+// AuditKind says what an audit entry records.
+type AuditKind string
+
+// The kinds of audit entry.
+const (
+	AuditCreated   AuditKind = "created"   // an action was created
+	AuditDelivered AuditKind = "delivered" // its order left the server for the first time
+	AuditCancel    AuditKind = "cancel"    // somebody asked to cancel it
+	AuditReport    AuditKind = "report"    // its machine reported
+	AuditEnded     AuditKind = "ended"     // it ended without a report
+	AuditEnrolled  AuditKind = "enrolled"  // a machine was enrolled
+)
+
+// AuditEntry is one line of the audit log. It is written in the transaction of
+// what it records.
+type AuditEntry struct {
+	Seq      int64 // assigned by the store; only grows
+	At       time.Time
+	Kind     AuditKind
+	Machine  MachineID
+	Action   ActionID // empty for what concerns no action
+	Actor    string   // client id, machine id, or "server"
+	Status   Status   // of the action after it
+	Detail   string   // a sentence for people
+	Evidence string   // the signed statement (compact JWS) behind it, if there is one
+}
+
+// ActionChange decides, inside the store's transaction, what becomes of an
+// action. It returns the new action and what to write to the audit log. It must
+// be pure: a store may call it more than once. If it returns an error nothing
+// is written and the error is returned as it is.
+type ActionChange func(Action) (Action, []AuditEntry, error)
+
+// Store keeps everything that must survive. All methods are safe for concurrent
+// use, and what they have acknowledged by returning nil is durable. Unless a
+// method says otherwise its errors are of kind Internal or Unavailable.
+type Store interface {
+	// CreateAction gives the draft the machine's next generation and stores it
+	// with its audit entry (Kind AuditCreated). The error is of kind NotFound if
+	// there is no such machine, and of kind Conflict with CodeActionInProgress if
+	// an action of the same type is still open on it.
+	CreateAction(ctx context.Context, d ActionDraft) (Action, error)
+	// ChangeAction applies change to one action, atomically. The error is of kind
+	// NotFound if there is no such action.
+	ChangeAction(ctx context.Context, id ActionID, change ActionChange) (Action, error)
+	// Action returns one action or an error of kind NotFound.
+	Action(ctx context.Context, id ActionID) (Action, error)
+	// Actions lists actions, newest first unless q orders otherwise, and the
+	// number that match the filter if q asks for it (else 0).
+	Actions(ctx context.Context, q Query) ([]Action, int, error)
+	// OpenActions returns the actions of a machine that have not ended, in the
+	// order of their generations.
+	OpenActions(ctx context.Context, m MachineID) ([]Action, error)
+	// ExpiredActions returns up to limit open actions that [Action.Expire] would end at now.
+	ExpiredActions(ctx context.Context, now time.Time, limit int) ([]ActionID, error)
+
+	// EnrolMachine stores a new machine, or refreshes the facts of a known one
+	// with the same id, and audits it. It reports whether it was new.
+	EnrolMachine(ctx context.Context, m Machine) (created bool, err error)
+	// Machine returns one machine or an error of kind NotFound.
+	Machine(ctx context.Context, id MachineID) (Machine, error)
+	// MachineByDeviceID is Machine by the aadDeviceId GUID.
+	MachineByDeviceID(ctx context.Context, deviceID string) (Machine, error)
+	// MachinesByName returns up to limit machines with this DNS name in any case.
+	MachinesByName(ctx context.Context, name string, limit int) ([]Machine, error)
+	// Machines lists machines, in the order of their ids unless q orders otherwise.
+	Machines(ctx context.Context, q Query) ([]Machine, int, error)
+	// MachineSaid stores what a machine said at a connect or in a report: its
+	// facts (nil: unchanged), what it observed, and when. The machine's generation
+	// never shrinks and is at least o.Generation.
+	MachineSaid(ctx context.Context, id MachineID, f *Facts, o Observed, at time.Time) error
+	// TouchMachines moves LastSeen of many machines forwards.
+	TouchMachines(ctx context.Context, seen map[MachineID]time.Time) error
+
+	// Audit appends entries that belong to no change of an action.
+	Audit(ctx context.Context, entries ...AuditEntry) error
+	// AuditOf returns the audit entries of an action, oldest first.
+	AuditOf(ctx context.Context, id ActionID) ([]AuditEntry, error)
+
+	// Application returns an application by client id or an error of kind NotFound.
+	Application(ctx context.Context, clientID string) (Application, error)
+	// PutApplication stores an application.
+	PutApplication(ctx context.Context, a Application) error
+
+	// Setting returns a value of the server's own (tenant id, hash of the
+	// enrolment token) by name, or an error of kind NotFound. PutSettings stores
+	// several at once, or none.
+	Setting(ctx context.Context, name string) ([]byte, error)
+	PutSettings(ctx context.Context, values map[string][]byte) error
+}
