@@ -1,0 +1,159 @@
+package enforce
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon"
+)
+
+func TestScope(t *testing.T) {
+	for in, want := range map[string]Scope{"host": {}, "mount:/srv": {"/srv"}, "mount:/srv/": {"/srv"}, "mount:/": {"/"}} {
+		got, err := ParseScope(in)
+		if err != nil || got != want {
+			t.Errorf("%q: %v, %v", in, got, err)
+		}
+		if again, err := ParseScope(got.String()); err != nil || again != got {
+			t.Errorf("%q does not survive its own String: %v, %v", in, again, err)
+		}
+	}
+	for _, in := range []string{"", "Host", "mount:", "mount:srv", "/srv", "cgroup:/x"} {
+		if got, err := ParseScope(in); err == nil {
+			t.Errorf("%q was taken for %v", in, got)
+		}
+	}
+}
+
+func TestCanaryIsAProgram(t *testing.T) {
+	a, err := NewCanary()
+	if err != nil {
+		t.Skip(err) // this processor has none, and the agent says so
+	}
+	b, err := NewCanary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.Entry() == b.Entry() {
+		t.Error("two canaries are the same program")
+	}
+	f, err := elf.NewFile(bytes.NewReader(a.image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Type != elf.ET_EXEC || len(f.Progs) != 1 || f.Progs[0].Flags != elf.PF_R|elf.PF_X {
+		t.Errorf("got %+v", f.FileHeader)
+	}
+	if set := cordon.NewTrustSet([]cordon.TrustEntry{a.Entry()}, nil); !set.MayHaveSize(int64(len(a.image))) || set.Len() != 1 {
+		t.Error("its entry does not describe it")
+	}
+}
+
+func TestNoneSaysSo(t *testing.T) {
+	n := None{Reason: "no reason"}
+	if err := n.Apply(cordon.ModeOff, nil); err != nil {
+		t.Error(err)
+	}
+	for _, m := range []cordon.Mode{cordon.ModeAudit, cordon.ModeEnforce} {
+		if err := n.Apply(m, nil); cordon.KindOf(err) != cordon.Unavailable {
+			t.Errorf("%s: %v", m, err)
+		}
+	}
+}
+
+// watched runs guard on one end of a pipe. killed tells how often the agent was ended.
+func watched(execute func(string) (uint32, uint32)) (agent *Guardian, result <-chan error, killed *int) {
+	ours, theirs := net.Pipe()
+	killed = new(int)
+	done := make(chan error, 1)
+	go func() {
+		done <- guard(theirs, func() error { *killed++; return nil }, execute)
+		_ = theirs.Close()
+	}()
+	return &Guardian{conn: ours}, done, killed
+}
+
+func TestGuardianRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		agent, done, killed := watched(func(path string) (uint32, uint32) {
+			switch path {
+			case "/refused":
+				return uint32(unix.EPERM), 0
+			case "/odd":
+				return 0, 0x700
+			}
+			return 0, 0
+		})
+		if verdict, err := agent.Run("/good"); verdict != nil || err != nil {
+			t.Errorf("good: %v, %v", verdict, err)
+		}
+		if verdict, err := agent.Run("/refused"); !errors.Is(verdict, unix.EPERM) || err != nil {
+			t.Errorf("refused: %v, %v", verdict, err)
+		}
+		if verdict, err := agent.Run("/odd"); verdict != nil || err == nil {
+			t.Errorf("odd: %v, %v", verdict, err)
+		}
+		if err := agent.conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil || *killed != 0 {
+			t.Errorf("after the agent's end: %v, killed %d times", err, *killed)
+		}
+		if _, err := agent.Run("/good"); err == nil {
+			t.Error("ran something without a guardian")
+		}
+	})
+}
+
+func TestGuardianKillsTheSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		agent, done, killed := watched(nil)
+		beat := uint64(0)
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(500 * time.Millisecond):
+					beat++
+				}
+			}
+		}()
+		watching := make(chan error, 1)
+		go func() { watching <- Watch(agent, func() uint64 { return beat }) }()
+		time.Sleep(10 * Patience) // synctest's clock
+		if *killed != 0 {
+			t.Fatal("an agent that answers was killed")
+		}
+		close(stop) // its answering thread hangs from here on
+		if err := <-done; err == nil || *killed != 1 {
+			t.Errorf("%v, killed %d times", err, *killed)
+		}
+		beat++
+		if err := <-watching; err == nil {
+			t.Error("the agent did not notice that its guardian is gone")
+		}
+	})
+}
+
+// The watch goes on while a canary waits for its verdict for ever.
+func TestGuardianWatchesWhileACanaryHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		agent, done, killed := watched(func(string) (uint32, uint32) { <-release; return 0, 0 })
+		if _, err := agent.Run("/hangs"); err == nil {
+			t.Error("got a verdict")
+		}
+		if err := <-done; err == nil || *killed != 1 {
+			t.Errorf("%v, killed %d times", err, *killed)
+		}
+		close(release)
+	})
+}
