@@ -1,0 +1,283 @@
+// Package protect joins what a restriction is made of on one machine: the trust
+// set, the survival check, the enforcer, and the self-test that proves it. It is
+// what an agent switches.
+//
+// # What it promises
+//
+// A restriction is put in force only with a trust set under which the machine
+// can be lived with, and Switch returns nil only after the self-test has seen
+// that it holds. A new trust set replaces the one in force only if it passes the
+// same checks; else the one before stays, and [Protection.Observe] says why.
+//
+// # What it owns
+//
+// [Protection.Run] owns the goroutines. One mutex orders switches and new trust
+// sets; Observe does not need it.
+package protect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
+)
+
+// Config is what a Protection needs. All fields are required unless they say otherwise.
+type Config struct {
+	Enforcer enforce.Enforcer
+	// Test proves that a mode is in force; nil where nothing can be enforced.
+	Test func(cordon.Mode) error
+	// Own are entries for what Cordon itself must be able to run.
+	Own []cordon.TrustEntry
+	// Missing lists what must be able to run and could not under a set, a
+	// sentence each.
+	Missing func(context.Context, *cordon.TrustSet) ([]string, error)
+	// Last returns the set that an earlier run left behind, nil if there is none.
+	Last func() *cordon.TrustSet
+	// Follow calls each with every new trust set, or with the error that kept
+	// one from being built, until ctx ends.
+	Follow func(ctx context.Context, each func(*cordon.TrustSet, error)) error
+	BootID string
+	Log    *slog.Logger
+}
+
+// Protection is this machine's enforcement. It implements what package agent
+// calls an Enforcement. Make one with [New].
+type Protection struct {
+	cfg   Config
+	ready chan struct{} // closed when there is a first set, or it is known that there will be none soon
+
+	mu      sync.Mutex // orders switches and new sets
+	set     *cordon.TrustSet
+	checked survivalCheck
+	built   error // why there is no newer set
+	once    sync.Once
+
+	observed atomic.Pointer[cordon.Observed]
+}
+
+// survivalCheck is what was found for a set, and when.
+type survivalCheck struct {
+	set     *cordon.TrustSet
+	at      time.Time
+	missing error
+}
+
+// stale is how old a survival check may be when a restriction relies on it.
+// What it looks at (installed programs, accounts, running daemons) changes
+// without the trust set being built anew only by hand.
+const stale = time.Minute
+
+// New returns a protection in mode off.
+func New(cfg Config) *Protection {
+	p := &Protection{cfg: cfg, ready: make(chan struct{})}
+	d := cfg.Enforcer.Describe()
+	p.observed.Store(&cordon.Observed{Mode: cordon.ModeOff, InForce: true, Enforcer: d.Name, Scope: d.Scope.String(), Limits: d.Limits, BootID: cfg.BootID})
+	if set := cfg.Last(); set != nil {
+		p.adopt(set.With(cfg.Own...))
+	}
+	return p
+}
+
+// Run keeps the trust set up to date and tells of refusals until ctx ends.
+func (p *Protection) Run(ctx context.Context) error {
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { p.tell(ctx) })
+	others.Go(func() { p.recheck(ctx) })
+	return p.cfg.Follow(ctx, func(set *cordon.TrustSet, err error) { p.renew(ctx, set, err) })
+}
+
+// adopt makes set the one that the next switch uses. It is called with mu held,
+// or before anybody else has the protection.
+func (p *Protection) adopt(set *cordon.TrustSet) {
+	p.set = set
+	p.note(func(o *cordon.Observed) { o.Trusted, o.TrustSet = set.Len(), set.Version().String() })
+	p.once.Do(func() { close(p.ready) })
+}
+
+// note publishes a change of what is observed. It is called with mu held, or
+// before anybody else has the protection.
+func (p *Protection) note(change func(*cordon.Observed)) {
+	o := *p.observed.Load()
+	change(&o)
+	p.observed.Store(&o)
+}
+
+// Observe says what is true now.
+func (p *Protection) Observe() cordon.Observed {
+	o := *p.observed.Load()
+	o.Refused = p.cfg.Enforcer.Stats().Refused
+	return o
+}
+
+// Switch puts mode in force and proves it; see package agent's Enforcement. It
+// waits for a first trust set if one is needed and there is none yet.
+func (p *Protection) Switch(ctx context.Context, mode cordon.Mode) error {
+	if mode != cordon.ModeOff && p.cfg.Test != nil {
+		select {
+		case <-p.ready:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.observed.Load().Mode
+	if mode == cordon.ModeEnforce && p.cfg.Test != nil {
+		if p.set == nil {
+			return fmt.Errorf("nothing was restricted, because there is no trust set: %w", p.built)
+		}
+		if err := p.survives(ctx, p.set); err != nil {
+			return err
+		}
+	}
+	if err := p.put(mode, p.set); err != nil {
+		if undo := p.put(before, p.set); undo != nil {
+			err = errors.Join(err, fmt.Errorf("and going back to mode %s failed: %w", before, undo))
+			p.note(func(o *cordon.Observed) { o.InForce, o.Problem = false, err.Error() })
+		}
+		return err
+	}
+	p.note(func(o *cordon.Observed) { o.Mode, o.InForce, o.Problem = mode, true, "" })
+	return nil
+}
+
+// put is called with mu held.
+func (p *Protection) put(mode cordon.Mode, set *cordon.TrustSet) error {
+	if err := p.cfg.Enforcer.Apply(mode, set); err != nil {
+		return err
+	}
+	if p.cfg.Test == nil {
+		return nil
+	}
+	return p.cfg.Test(mode)
+}
+
+// survives is called with mu held.
+func (p *Protection) survives(ctx context.Context, set *cordon.TrustSet) error {
+	if p.checked.set == set && time.Since(p.checked.at) < stale {
+		return p.checked.missing
+	}
+	missing, err := p.cfg.Missing(ctx, set)
+	if err != nil {
+		return fmt.Errorf("nothing was restricted, because it could not be checked that the machine would survive it: %w", err)
+	}
+	p.checked = survivalCheck{set: set, at: time.Now()}
+	if len(missing) > 0 {
+		p.checked.missing = fmt.Errorf("nothing was restricted, because the machine could not be administered any more: %s. Add what is missing to the rules file", list(missing, 5))
+	}
+	return p.checked.missing
+}
+
+func list(all []string, most int) string {
+	if n := len(all) - most; n > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(all[:most], "; "), n)
+	}
+	return strings.Join(all, "; ")
+}
+
+// renew takes over a new trust set, or the error that kept it from being built.
+func (p *Protection) renew(ctx context.Context, set *cordon.TrustSet, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.built = err
+	if err != nil {
+		p.cfg.Log.ErrorContext(ctx, "trust set not built, the one before stays", "err", err)
+		if p.set != nil {
+			p.problem("the trust set could not be renewed: " + err.Error())
+		}
+		p.once.Do(func() { close(p.ready) })
+		return
+	}
+	set = set.With(p.cfg.Own...)
+	mode := p.observed.Load().Mode
+	if mode != cordon.ModeOff {
+		if err := p.survives(ctx, set); err != nil {
+			p.cfg.Log.ErrorContext(ctx, "new trust set not loaded, the one before stays", "err", err)
+			p.problem("the new trust set was not loaded: " + err.Error())
+			return
+		}
+		if err := p.put(mode, set); err != nil {
+			p.cfg.Log.ErrorContext(ctx, "new trust set not loaded, the one before stays", "err", err)
+			err = errors.Join(err, p.put(mode, p.set))
+			p.problem("the new trust set was not loaded: " + err.Error())
+			return
+		}
+	}
+	p.adopt(set)
+	p.problem("")
+	if mode == cordon.ModeOff && p.cfg.Test != nil {
+		// Done ahead, so that a restriction need not wait for it.
+		if err := p.survives(ctx, set); err != nil {
+			p.cfg.Log.WarnContext(ctx, "a restriction would be refused now", "err", err)
+		}
+	}
+	p.cfg.Log.InfoContext(ctx, "trust set loaded", "programs", set.Len(), "version", set.Version().String()[:16])
+}
+
+// problem notes a trouble that does not end what is in force, "" for none. It is
+// called with mu held.
+func (p *Protection) problem(text string) {
+	p.note(func(o *cordon.Observed) {
+		if o.InForce {
+			o.Problem = text
+		}
+	})
+}
+
+// recheck keeps the survival check fresh, so that a restriction need not wait for it.
+func (p *Protection) recheck(ctx context.Context) {
+	if p.cfg.Test == nil {
+		return
+	}
+	tick := time.NewTicker(stale * 3 / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p.mu.Lock()
+		set := p.set
+		p.mu.Unlock()
+		if set == nil {
+			continue
+		}
+		missing, err := p.cfg.Missing(ctx, set) // without mu: an order need not wait
+		if err != nil {
+			continue // a restriction will find and say it
+		}
+		p.mu.Lock()
+		if p.checked.set == set && p.checked.missing == nil == (len(missing) == 0) {
+			p.checked.at = time.Now()
+		} else {
+			p.checked = survivalCheck{}
+		}
+		p.mu.Unlock()
+	}
+}
+
+// tell logs samples of what was refused. Paths are chosen by whoever made the
+// files; slog quotes them.
+func (p *Protection) tell(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r, ok := <-p.cfg.Enforcer.Refusals():
+			if !ok {
+				return
+			}
+			p.cfg.Log.WarnContext(ctx, "program refused", "path", r.Path, "pid", r.PID, "mode", r.Mode, "reason", r.Reason)
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package protect
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
+)
+
+// kernel is an enforcer that remembers what it was told.
+type kernel struct {
+	enforce.None
+	mu     sync.Mutex
+	mode   cordon.Mode
+	set    *cordon.TrustSet
+	refuse error // what Apply fails with
+}
+
+func (k *kernel) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.refuse != nil {
+		return k.refuse
+	}
+	k.mode, k.set = mode, set
+	return nil
+}
+
+func (k *kernel) Stats() enforce.Stats { return enforce.Stats{Refused: 7} }
+
+type rig struct {
+	*Protection
+	kernel  *kernel
+	test    error // of the self-test in mode enforce
+	missing []string
+	checks  int
+	sets    chan any // *cordon.TrustSet or error
+}
+
+func set(names ...string) *cordon.TrustSet {
+	var entries []cordon.TrustEntry
+	for _, n := range names {
+		entries = append(entries, cordon.TrustEntry{Digest: sha256.Sum256([]byte(n)), Size: int64(len(n)), Origin: "test"})
+	}
+	return cordon.NewTrustSet(entries, nil)
+}
+
+func newRig(last *cordon.TrustSet) *rig {
+	r := &rig{kernel: &kernel{mode: cordon.ModeOff}, sets: make(chan any)}
+	r.Protection = New(Config{
+		Enforcer: r.kernel,
+		Test: func(m cordon.Mode) error {
+			if m == cordon.ModeEnforce {
+				return r.test
+			}
+			return nil
+		},
+		Own: []cordon.TrustEntry{{Digest: sha256.Sum256([]byte("canary")), Size: 6, Origin: "cordon"}},
+		Missing: func(context.Context, *cordon.TrustSet) ([]string, error) {
+			r.checks++
+			return r.missing, nil
+		},
+		Last: func() *cordon.TrustSet { return last },
+		Follow: func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case v := <-r.sets:
+					if err, bad := v.(error); bad {
+						each(nil, err)
+					} else {
+						each(v.(*cordon.TrustSet), nil)
+					}
+				}
+			}
+		},
+		Log: slog.New(slog.DiscardHandler),
+	})
+	return r
+}
+
+func TestSwitch(t *testing.T) {
+	broken := errors.New("it does not hold")
+	for name, c := range map[string]struct {
+		prepare func(*rig)
+		want    string // in the error; empty: it succeeds
+	}{
+		"good":               {func(*rig) {}, ""},
+		"self-test fails":    {func(r *rig) { r.test = broken }, "it does not hold"},
+		"kernel refuses":     {func(r *rig) { r.kernel.refuse = broken }, "it does not hold"},
+		"machine would die":  {func(r *rig) { r.missing = []string{"/usr/sbin/sshd: not in the trust set"} }, "/usr/sbin/sshd"},
+		"much would be lost": {func(r *rig) { r.missing = strings.Split("a b c d e f g", " ") }, "and 2 more"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(set("a"))
+			c.prepare(r)
+			err := r.Switch(t.Context(), cordon.ModeEnforce)
+			if c.want == "" {
+				if err != nil || !r.Observe().Restricted() || r.kernel.mode != cordon.ModeEnforce {
+					t.Fatalf("%v, %+v", err, r.Observe())
+				}
+				if !r.kernel.set.Contains(sha256.Sum256([]byte("canary"))) || r.Observe().Trusted != 2 || r.Observe().Refused != 7 {
+					t.Errorf("Cordon's own canary is not trusted: %+v", r.Observe())
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want %q", err, c.want)
+			}
+			if r.Observe().Restricted() || r.kernel.mode != cordon.ModeOff {
+				t.Errorf("after a failed restriction the machine is not as it was: %+v, kernel %s", r.Observe(), r.kernel.mode)
+			}
+		})
+	}
+}
+
+func TestWaitsForTheFirstSetOnlyToRestrict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := newRig(nil)
+		go func() { _ = r.Run(ctx) }()
+		if err := r.Switch(ctx, cordon.ModeOff); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- r.Switch(ctx, cordon.ModeEnforce) }()
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("did not wait: %v", err)
+		default:
+		}
+		r.sets <- set("a")
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestNoSetAtAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := newRig(nil)
+		go func() { _ = r.Run(ctx) }()
+		r.sets <- errors.New("no package database")
+		if err := r.Switch(ctx, cordon.ModeEnforce); err == nil || !strings.Contains(err.Error(), "no package database") {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// While the machine is restricted a new set is taken over only if it passes
+// what the first one had to pass.
+func TestRenew(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*rig)
+		next    any
+		want    string // problem; empty: taken over
+	}{
+		"good":              {func(*rig) {}, set("a", "b"), ""},
+		"not built":         {func(*rig) {}, errors.New("status file is torn"), "status file is torn"},
+		"machine would die": {func(r *rig) { r.missing = []string{"/bin/login: gone"} }, set("b"), "/bin/login"},
+		"self-test fails":   {func(r *rig) { r.test = errors.New("does not hold") }, set("b"), "does not hold"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				r := newRig(set("a"))
+				go func() { _ = r.Run(ctx) }()
+				if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
+					t.Fatal(err)
+				}
+				before := r.kernel.set
+				c.prepare(r)
+				r.sets <- c.next
+				synctest.Wait()
+				o := r.Observe()
+				if !strings.Contains(o.Problem, c.want) || c.want == "" && o.Problem != "" {
+					t.Errorf("problem %q, want %q", o.Problem, c.want)
+				}
+				if r.kernel.mode != cordon.ModeEnforce || (r.kernel.set == before) != (c.want != "") {
+					t.Errorf("kernel has mode %s and the old set is %v", r.kernel.mode, r.kernel.set == before)
+				}
+				cancel()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// The survival check is done ahead, so that an order does not wait for it, but
+// never believed when it is old.
+func TestSurvivalCheckIsFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := newRig(set("a"))
+		go func() { _ = r.Run(ctx) }()
+		r.sets <- set("a", "b")
+		synctest.Wait()
+		n := r.checks
+		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil || r.checks != n {
+			t.Errorf("%v; checked %d times although it was done ahead", err, r.checks-n)
+		}
+		r.missing = []string{"/usr/sbin/sshd: not in the trust set"}
+		time.Sleep(2 * stale) // synctest's clock
+		if err := r.Switch(ctx, cordon.ModeEnforce); err == nil {
+			t.Error("an old survival check was believed")
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestNothingToEnforceWith(t *testing.T) {
+	r := New(Config{
+		Enforcer: enforce.None{Reason: "the agent runs with --enforcer none"},
+		Last:     func() *cordon.TrustSet { return nil }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err := r.Switch(t.Context(), cordon.ModeEnforce); err == nil || !strings.Contains(err.Error(), "--enforcer none") {
+		t.Errorf("got %v", err)
+	}
+	if err := r.Switch(t.Context(), cordon.ModeOff); err != nil {
+		t.Error(err)
+	}
+	if r.Observe().Restricted() {
+		t.Error("claims to be restricted")
+	}
+}
