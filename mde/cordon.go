@@ -1,0 +1,82 @@
+package mde
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"time"
+
+	"github.com/cordon-project/cordon"
+)
+
+// This file holds the routes that Cordon's server has and Defender's has not.
+
+// MachineState is what a machine last said of its restriction, beside what was
+// ordered.
+type MachineState struct {
+	ID         string          `json:"id"`
+	Generation uint64          `json:"generation"` // the highest that was ordered; Observed has the one in force
+	Observed   cordon.Observed `json:"observed"`
+}
+
+// MachineState returns the state of the machine with this id.
+func (c *Client) MachineState(ctx context.Context, id string) (MachineState, error) {
+	s, err := segment("machine id", id)
+	if err != nil {
+		return MachineState{}, err
+	}
+	var m MachineState
+	return m, c.get(ctx, c.address("/cordon/v1/machines/"+s, nil), &m)
+}
+
+// Evidence is all that the server keeps about one action, with the public keys
+// (JWK) that verify the signed statements in it.
+type Evidence struct {
+	OrderKey   json.RawMessage `json:"orderKey"`
+	MachineKey json.RawMessage `json:"machineKey"`
+	Entries    []AuditEntry    `json:"entries"` // oldest first
+}
+
+// AuditEntry is one line of the server's audit log; see [cordon.AuditEntry].
+type AuditEntry struct {
+	Seq      int64            `json:"seq"`
+	At       time.Time        `json:"at"`
+	Kind     cordon.AuditKind `json:"kind"`
+	Machine  string           `json:"machine"`
+	Action   string           `json:"action"`
+	Actor    string           `json:"actor"`
+	Status   string           `json:"status"` // of the action after it
+	Detail   string           `json:"detail"`
+	Evidence string           `json:"evidence"` // a compact JWS, or empty
+}
+
+// Evidence returns the evidence of an action. Nothing in it is verified yet.
+func (c *Client) Evidence(ctx context.Context, id string) (Evidence, error) {
+	s, err := segment("machine action id", id)
+	if err != nil {
+		return Evidence{}, err
+	}
+	var e Evidence
+	return e, c.get(ctx, c.address("/cordon/v1/actions/"+s+"/evidence", nil), &e)
+}
+
+var compactJWS = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
+
+// SignedOrder returns the signed order (compact JWS) of an open action, to be
+// carried to its machine by hand. To the server the action is delivered then.
+func (c *Client) SignedOrder(ctx context.Context, id string) (string, error) {
+	s, err := segment("machine action id", id)
+	if err != nil {
+		return "", err
+	}
+	body, err := c.call(ctx, "GET", c.address("/cordon/v1/actions/"+s+"/order", nil), nil)
+	if err != nil {
+		return "", err
+	}
+	if body = bytes.TrimSpace(body); !compactJWS.Match(body) {
+		return "", errors.New("read the server's answer: it is not a signed order")
+	}
+	return string(body), nil
+}
