@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"context"
+	"iter"
+	"strconv"
+	"strings"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/mde"
+)
+
+// MachinesCmd groups the verbs about machines.
+type MachinesCmd struct {
+	List MachinesListCmd `cmd:"" help:"List the machines that are enrolled."`
+	Show MachinesShowCmd `cmd:"" help:"Show one machine: whether it is restricted, by what, and its facts."`
+}
+
+// MachinesListCmd is "cordon machines list".
+type MachinesListCmd struct{ common }
+
+// Run lists all machines.
+func (c *MachinesListCmd) Run(ctx context.Context, env *Env) error {
+	client, err := c.connect(env)
+	if err != nil {
+		return err
+	}
+	machines, err := collect(client.ListMachines(ctx, mde.ListOptions{}))
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return env.PrintJSON(machines)
+	}
+	if len(machines) == 0 {
+		env.note("no machine is enrolled")
+		return nil
+	}
+	rows := [][]string{{"ID", "NAME", "OS", "HEALTH", "LAST SEEN"}}
+	for _, m := range machines {
+		rows = append(rows, []string{m.ID, or(m.ComputerDNSName, "-"), system(m), or(m.HealthStatus, "-"), clock(m.LastSeen)})
+	}
+	return env.Table(rows...)
+}
+
+// MachinesShowCmd is "cordon machines show".
+type MachinesShowCmd struct {
+	common
+	Machine string `arg:"" help:"Id, device id or DNS name of the machine."`
+}
+
+// Help is shown below the one-line help.
+func (MachinesShowCmd) Help() string {
+	return `With --json the answer is one object: "machine" as the Defender-compatible API gives it, and "restriction" with what was ordered ("generation") and what the machine said of itself ("observed").`
+}
+
+// shownMachine is what --json prints.
+type shownMachine struct {
+	Machine     mde.Machine      `json:"machine"`
+	Restriction mde.MachineState `json:"restriction"`
+}
+
+// Run shows the machine.
+func (c *MachinesShowCmd) Run(ctx context.Context, env *Env) error {
+	client, err := c.connect(env)
+	if err != nil {
+		return err
+	}
+	m, err := client.GetMachine(ctx, c.Machine)
+	if err != nil {
+		return withHint(ctx, err, ExitNotFound, machineHint)
+	}
+	state, err := client.MachineState(ctx, m.ID)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return env.PrintJSON(shownMachine{m, state})
+	}
+	return env.Table(describeMachine(m, state)...)
+}
+
+const machineHint = "cordon machines list shows the machines there are"
+
+// describeMachine says first what matters: whether the machine is restricted.
+func describeMachine(m mde.Machine, state mde.MachineState) [][]string {
+	o := state.Observed
+	rows := [][]string{
+		{"Machine", or(m.ComputerDNSName, "-")},
+		{"Restricted", restricted(o)},
+	}
+	if state.Generation > o.Generation {
+		rows = append(rows, []string{"Not confirmed", "order " + number(state.Generation) + " was issued, the machine is at " + number(o.Generation)})
+	}
+	if o.Mode != "" {
+		rows = append(rows,
+			[]string{"Enforced by", or(&o.Enforcer, "-")},
+			[]string{"In force", inForce(o)},
+			[]string{"Scope", or(&o.Scope, "-")})
+		for i, limit := range o.Limits {
+			label := ""
+			if i == 0 {
+				label = "Limits"
+			}
+			rows = append(rows, []string{label, limit})
+		}
+		rows = append(rows,
+			[]string{"Trusted files", strconv.Itoa(o.Trusted)},
+			[]string{"Refused", number(o.Refused) + " since the agent started"},
+			[]string{"Said at", clock(o.At)})
+	}
+	return append(rows,
+		[]string{"Last seen", clock(m.LastSeen)},
+		[]string{"First seen", clock(m.FirstSeen)},
+		[]string{"Health", or(m.HealthStatus, "-")},
+		[]string{"System", strings.TrimSpace(system(m) + " " + or(m.OSProcessor, ""))},
+		[]string{"Agent", or(m.AgentVersion, "-")},
+		[]string{"Address", or(m.LastIPAddress, "-")},
+		[]string{"Id", m.ID},
+		[]string{"Device id", or(m.AADDeviceID, "-")})
+}
+
+// restricted answers yes only where the machine saw the restriction hold.
+func restricted(o cordon.Observed) string {
+	switch {
+	case o.Restricted():
+		return "yes"
+	case o.Mode == cordon.ModeEnforce:
+		return "NO, although it was ordered: " + or(&o.Problem, "the machine did not see it hold")
+	case o.Mode == cordon.ModeAudit:
+		return "no, what would be refused runs and is counted"
+	case o.Mode == cordon.ModeOff:
+		return "no"
+	case o.Mode == "":
+		return "not known, the machine has not said"
+	}
+	return "not known, the machine is in mode " + string(o.Mode)
+}
+
+func inForce(o cordon.Observed) string {
+	switch {
+	case o.Mode == cordon.ModeOff:
+		return "nothing is to be enforced"
+	case o.InForce:
+		return "yes, tested by the machine"
+	}
+	return "no"
+}
+
+func system(m mde.Machine) string {
+	return strings.TrimSpace(or(m.OSPlatform, "-") + " " + or(m.Version, ""))
+}
+
+func number(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// collect returns the whole list (never nil, so that JSON has an array), or none of it.
+func collect[T any](seq iter.Seq2[T, error]) ([]T, error) {
+	all := []T{}
+	for item, err := range seq {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, item)
+	}
+	return all, nil
+}
