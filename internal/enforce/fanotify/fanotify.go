@@ -44,6 +44,7 @@ import (
 // limits are what [Enforcer.Describe] says. Each was seen to be so.
 var limits = []string{
 	"If the agent is killed, the kernel lets go and everything may run until the agent has started again.",
+	"Programs on a file system that somebody mounts in another mount namespace after the restriction (as ordinary users can, with a user namespace) are not judged.",
 	"Shared libraries, LD_PRELOAD, and code that a running program maps or makes executable by itself are not judged.",
 	"A program handed to its loader (ld.so PROGRAM) and programs in memory files (memfd) are not judged.",
 	"Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input).",
