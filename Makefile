@@ -1,0 +1,30 @@
+# Cordon. "make demo" shows the main job on this machine, "make test" passes all tests.
+export CGO_ENABLED := 0
+GO ?= go
+
+.PHONY: build demo test bench lint deps
+
+build: bin/cordon
+
+bin/cordon: FORCE
+	$(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/cordon
+FORCE:
+
+demo: build
+	$(GO) build -o bin/demo ./test/demo
+	bin/demo bin/cordon
+
+# What the tests use besides Go: rpm builds a package database to be read.
+deps:
+	@command -v rpmbuild >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rpm >/dev/null; }
+
+test: deps lint build
+	GOARCH=arm64 $(GO) build -o /dev/null ./cmd/cordon
+	$(GO) test -timeout 20m ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
+	$(GO) vet ./...
+
+bench: build
+	$(GO) run ./test/bench bin/cordon

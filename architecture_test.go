@@ -1,0 +1,184 @@
+package cordon_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/cordon-project/cordon"
+
+type goPackage struct {
+	ImportPath, Doc, Name string
+	Imports               []string
+	GoFiles               []string
+}
+
+func packages(t *testing.T) []goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Name,Imports,GoFiles", "./...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []goPackage
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+// allowed are the arrows between our own packages, by who draws them, with the
+// reason for each that does not simply point at the domain. What is not here is
+// an error: adapters do not know each other, and cmd/cordon joins them.
+var allowed = map[string]map[string]string{
+	"": {},
+	"internal/agent": {
+		"internal/seal": "it verifies orders and signs reports",
+		"internal/wire": "it speaks the agents' protocol",
+	},
+	"internal/agentapi": {
+		"internal/hub":  "a connection joins the hub for as long as it lives",
+		"internal/seal": "it verifies proofs and reports",
+		"internal/wire": "it speaks the agents' protocol",
+	},
+	"internal/cli": {
+		"internal/seal": "it verifies orders and reports by itself",
+		"mde":           "the verbs are callers of the public client",
+	},
+	"internal/cordonapi":        {"internal/seal": "keys on the wire"},
+	"internal/enforce/fanotify": {"internal/enforce": "it is one of its enforcers", "internal/trust/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
+	"internal/mdeapi":           {"internal/odata": "the parser is a part of this edge"},
+	"internal/protect":          {"internal/enforce": "it switches an enforcer"},
+	"internal/simulate": {
+		"internal/seal": "simulated agents verify orders and sign reports",
+		"internal/wire": "they speak the agents' protocol",
+	},
+	"internal/trust": {
+		"internal/trust/dpkg": "one of its sources", "internal/trust/rpm": "one of its sources", "internal/trust/rules": "one of its sources",
+		"internal/trust/fileid": "reads files without trusting that they hold still",
+	},
+	"internal/trust/dpkg":     {"internal/trust/fileid": "reads files without trusting that they hold still"},
+	"internal/trust/rules":    {"internal/trust/fileid": "reads files without trusting that they hold still"},
+	"internal/trust/survival": {"internal/trust/fileid": "reads files without trusting that they hold still"},
+	"mde":                     {},
+}
+
+func TestArrows(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		if strings.HasPrefix(name, "cmd/") || isTestOnly(name) {
+			continue // they join the parts
+		}
+		for _, imp := range p.Imports {
+			own, ok := strings.CutPrefix(imp, module)
+			if !ok {
+				continue
+			}
+			own = strings.TrimPrefix(own, "/")
+			if own == "" {
+				continue // everybody may know the domain
+			}
+			if allowed[name][own] == "" {
+				t.Errorf("%s imports %s. Adapters do not know each other: pass what is needed from cmd/cordon, or write the reason into this test", name, own)
+			}
+		}
+	}
+}
+
+// forbidden are imports that some packages must not have, with the reason.
+var forbidden = []struct{ in, imports, reason string }{
+	{"", "github.com/", "the domain knows the standard library only"},
+	{"", "golang.org/x/", "the domain knows the standard library only"},
+	{"", "net/http", "the domain knows no edge"},
+	{"", "database/sql", "the domain knows no store"},
+	{"internal/agent", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/enforce/fanotify", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/facts", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/protect", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/trust", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/store", "net/http", "status codes belong to the edges"},
+	{"internal/hub", "net/http", "status codes belong to the edges"},
+	{"mde", "github.com/", "the public client needs the standard library only"},
+}
+
+// testOnly are packages that no program contains.
+var testOnly = []string{"internal/testkit/", "internal/trust/fixture", "internal/store/storetest", "test/"}
+
+func isTestOnly(name string) bool {
+	return slices.ContainsFunc(testOnly, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+func TestForbiddenImports(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		if isTestOnly(name) {
+			continue
+		}
+		for _, f := range forbidden {
+			if name != f.in && (f.in == "" || !strings.HasPrefix(name, f.in+"/")) {
+				continue
+			}
+			for _, imp := range p.Imports {
+				if strings.HasPrefix(imp, f.imports) && !strings.HasPrefix(imp, module) {
+					t.Errorf("%s imports %s: %s", name, imp, f.reason)
+				}
+			}
+		}
+	}
+}
+
+// What is for tests must not get into a program.
+func TestProgramsAreFreeOfTestSupport(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "./cmd/cordon").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for imp := range strings.Lines(string(out)) {
+		if own, ok := strings.CutPrefix(strings.TrimSpace(imp), module+"/"); ok && isTestOnly(own) {
+			t.Errorf("cordon contains %s", own)
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.GoFiles) == 0 {
+			continue
+		}
+		want := "Package " + p.Name + " "
+		if p.Name == "main" {
+			want = "Command "
+		}
+		if !strings.HasPrefix(p.Doc, want) {
+			t.Errorf("%s has no doc comment that begins with %q", p.ImportPath, want)
+		}
+	}
+}
+
+// The reasons above must stay true: an arrow that nobody draws any more is to
+// be taken out.
+func TestNoArrowIsForgotten(t *testing.T) {
+	all := packages(t)
+	for name, arrows := range allowed {
+		i := slices.IndexFunc(all, func(p goPackage) bool { return p.ImportPath == strings.TrimSuffix(module+"/"+name, "/") })
+		if i < 0 {
+			t.Errorf("%s is no package", name)
+			continue
+		}
+		for to := range arrows {
+			if !slices.Contains(all[i].Imports, module+"/"+to) {
+				t.Errorf("%s does not import %s any more", name, to)
+			}
+		}
+	}
+}

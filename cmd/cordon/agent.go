@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent"
+	"github.com/cordon-project/cordon/internal/cli"
+	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/enforce/fanotify"
+	"github.com/cordon-project/cordon/internal/facts"
+	"github.com/cordon-project/cordon/internal/protect"
+	"github.com/cordon-project/cordon/internal/trust"
+	"github.com/cordon-project/cordon/internal/trust/survival"
+)
+
+type agentCmd struct {
+	Run      agentRun      `cmd:"" default:"withargs" help:"Run the agent (the default)."`
+	Status   agentStatus   `cmd:"" help:"Show how things stand on this machine."`
+	Apply    agentApply    `cmd:"" help:"Hand the agent a signed order that was carried here."`
+	Guardian agentGuardian `cmd:"" hidden:"" help:"Watch over an agent; started by it."`
+}
+
+type agentGuardian struct{}
+
+// Run watches over the agent that started it.
+func (agentGuardian) Run() error { return enforce.GuardianMain() }
+
+// agentDir is the flag that says which agent.
+type agentDir struct {
+	DataDir string `type:"path" default:"/var/lib/cordon-agent" placeholder:"DIR" help:"The agent's data directory (default ${default})."`
+}
+
+type agentRun struct {
+	agentDir
+	Server          string `required:"" placeholder:"URL" help:"The server, https://host[:port]."`
+	CAFile          string `name:"ca-file" type:"path" placeholder:"FILE" help:"Trust this CA for the server (PEM). Without it, the system's."`
+	EnrollmentToken string `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
+	Enforcer        string `enum:"auto,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
+	Scope           string `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
+	Rules           string `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
+}
+
+// Run runs the agent until the context ends.
+func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
+	scope, err := enforce.ParseScope(c.Scope)
+	if err != nil {
+		return &cli.Error{Code: cli.ExitUsage, Message: err.Error(), Hint: "for example --scope mount:/srv"}
+	}
+	log := newLog(env)
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program's own file: %w", err)
+	}
+	// The data directory is locked before anything else is done with it.
+	cfg := agent.Config{
+		Server: c.Server, CAFile: c.CAFile, EnrollToken: c.EnrollmentToken, DataDir: c.DataDir,
+		Facts: facts.New(version()).Read, Log: log, Now: time.Now,
+	}
+	a, err := agent.Open(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+
+	enforcer, guardian, err := c.enforcer(scope, exe, env)
+	if err != nil {
+		return err
+	}
+	p, err := c.protection(scope, exe, enforcer, guardian, env)
+	if err != nil {
+		return errors.Join(err, enforcer.Close())
+	}
+	a.Use(p)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var work sync.WaitGroup
+	ended := make(chan error, 4)
+	run := func(f func() error) {
+		work.Go(func() {
+			if err := f(); err != nil {
+				ended <- err
+			}
+			cancel() // none of them ends before the agent does
+		})
+	}
+	run(func() error { return p.Run(ctx) })
+	run(func() error { return a.ServeLocal(ctx) })
+	run(func() error {
+		a.KeepRestored(ctx, work.Go)
+		return a.Run(ctx)
+	})
+	if guardian != nil {
+		go func() { // ends with the guardian, which ends last
+			if err := enforce.Watch(guardian, enforcer.Beat); ctx.Err() == nil {
+				ended <- fmt.Errorf("the agent ends because its guardian did, without which it must not enforce: %w", err)
+				cancel()
+			}
+		}()
+	}
+	work.Wait()
+	select {
+	case err = <-ended:
+	default:
+	}
+	err = errors.Join(err, enforcer.Close())
+	if guardian != nil {
+		err = errors.Join(err, guardian.Close())
+	}
+	return err
+}
+
+// enforcer opens what --enforcer asks for. The guardian is nil if nothing can
+// be enforced.
+func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enforce.Enforcer, *enforce.Guardian, error) {
+	if c.Enforcer == "none" {
+		return enforce.None{Scope: scope, Reason: "this agent runs with --enforcer none"}, nil, nil
+	}
+	guardian, err := enforce.StartGuardian(exe, "agent", enforce.GuardianArg)
+	if err != nil {
+		return nil, nil, err
+	}
+	log := newLog(env)
+	found := fanotify.Probe(guardian, c.DataDir)
+	log.Info("fanotify probed", "answer", found.Answer, "reason", found.Reason)
+	if found.Answer == enforce.No {
+		err := guardian.Close()
+		if c.Enforcer == "fanotify" || err != nil {
+			return nil, nil, errors.Join(&cli.Error{Code: cli.ExitUnavailable, Message: "fanotify cannot enforce here: " + found.Reason, Hint: "--enforcer none runs the agent without enforcement; every restriction then ends Failed"}, err)
+		}
+		return enforce.None{Scope: scope, Reason: found.Reason}, nil, nil
+	}
+	e, err := fanotify.Open(scope, log)
+	if err != nil {
+		return nil, nil, errors.Join(err, guardian.Close())
+	}
+	return e, guardian, nil
+}
+
+func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, env *cli.Env) (*protect.Protection, error) {
+	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	log := newLog(env)
+	cfg := protect.Config{Enforcer: e, BootID: strings.TrimSpace(string(bootID)), Log: log}
+	if g == nil {
+		cfg.Last = func() *cordon.TrustSet { return nil }
+		cfg.Follow = func(ctx context.Context, _ func(*cordon.TrustSet, error)) error { <-ctx.Done(); return nil }
+		return protect.New(cfg), nil
+	}
+	canary, err := enforce.NewCanary()
+	if err != nil {
+		return nil, err
+	}
+	tester := &enforce.Tester{Guardian: g, Dir: c.DataDir, Trusted: canary}
+	if scope.Mount != "" {
+		tester.Dir = scope.Mount
+	}
+	builder := &trust.Builder{RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log}
+	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{canary.Entry()}, builder.Last
+	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
+		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
+			log.InfoContext(ctx, "trust set built", "summary", sum)
+			each(set, err)
+		})
+	}
+	cfg.Missing = func(ctx context.Context, set *cordon.TrustSet) ([]string, error) {
+		missing, err := survival.Check(ctx, "/", set, survival.Options{Agent: []string{exe}})
+		var inScope []string
+		for _, m := range missing {
+			if within(m.Path, scope.Mount) {
+				inScope = append(inScope, m.String())
+			}
+		}
+		return inScope, err
+	}
+	return protect.New(cfg), nil
+}
+
+// within reports whether a restriction of the scope concerns the file at path.
+func within(path, mount string) bool {
+	return mount == "" || mount == "/" || strings.HasPrefix(path, mount+"/")
+}
+
+type agentStatus struct {
+	agentDir
+	JSON bool `name:"json" help:"Print JSON instead of text."`
+}
+
+// Run prints how things stand.
+func (c agentStatus) Run(ctx context.Context, env *cli.Env) error {
+	s, err := agent.DialLocal(c.DataDir).Status(ctx)
+	if err != nil {
+		return noAgent(err)
+	}
+	if c.JSON {
+		return env.PrintJSON(s)
+	}
+	o := s.Observed
+	restricted := "no"
+	switch {
+	case s.Applying:
+		restricted = "changing"
+	case o.Restricted():
+		restricted = "yes"
+	case o.Mode == cordon.ModeEnforce:
+		restricted = "NO, although it should be"
+	}
+	var rows [][]string
+	row := func(name, format string, args ...any) {
+		rows = append(rows, []string{name, fmt.Sprintf(format, args...)})
+	}
+	row("Machine", "%s", orNone(string(s.Machine), "not enrolled"))
+	row("Server", "%s (%s)", s.Server, connection(s))
+	row("Order key", "SHA-256 %s", orNone(s.OrderKey, "(none pinned)"))
+	row("Restricted", "%s", restricted)
+	row("Enforcer", "%s, scope %s", o.Enforcer, o.Scope)
+	row("Generation", "%d (action %s, %s)", s.Standing.Generation, orNone(string(s.Standing.Action), "none"), orNone(string(s.Standing.Outcome), "not applied"))
+	row("Trust set", "%d programs %s", o.Trusted, orNone(o.TrustSet, "(not built yet)"))
+	row("Refused", "%d programs since the agent started", o.Refused)
+	if s.Standing.Error != "" {
+		row("Last error", "%s", s.Standing.Error)
+	}
+	if o.Problem != "" {
+		row("Problem", "%s", o.Problem)
+	}
+	for i, l := range o.Limits {
+		row([]string{"Limits", ""}[min(i, 1)], "%s", l)
+	}
+	return env.Table(rows...)
+}
+
+func connection(s agent.Status) string {
+	if s.Transport != "" {
+		return "connected by " + s.Transport
+	}
+	if s.LastError != "" {
+		return "not connected: " + s.LastError
+	}
+	return "not connected"
+}
+
+func orNone(s, none string) string {
+	if s == "" {
+		return none
+	}
+	return s
+}
+
+type agentApply struct {
+	agentDir
+	JSON bool   `name:"json" help:"Print JSON instead of text."`
+	File string `arg:"" help:"The signed order, as \"cordon actions order\" saves it; - for standard input."`
+}
+
+// Run hands the order to the agent.
+func (c agentApply) Run(ctx context.Context, env *cli.Env) error {
+	var order io.Reader = os.Stdin
+	if c.File != "-" {
+		f, err := os.Open(c.File)
+		if err != nil {
+			return &cli.Error{Code: cli.ExitUsage, Message: "the order cannot be read: " + err.Error()}
+		}
+		defer func() { _ = f.Close() }() // only read
+		order = f
+	}
+	r, err := agent.DialLocal(c.DataDir).Apply(ctx, order)
+	if err != nil {
+		return noAgent(err)
+	}
+	if c.JSON {
+		if err := env.PrintJSON(r); err != nil {
+			return err
+		}
+	} else if r.State == cordon.ReportSucceeded {
+		if _, err := fmt.Fprintln(env.Stdout, r.State); err != nil {
+			return err
+		}
+	}
+	if r.State != cordon.ReportSucceeded {
+		return &cli.Error{Code: cli.ExitActionFailed, Message: fmt.Sprintf("the order ended %s: %s", r.State, r.Error)}
+	}
+	return nil
+}
+
+func noAgent(err error) error {
+	return &cli.Error{Code: cli.ExitUnavailable, Message: err.Error(), Hint: "run this as root on the machine, with the --data-dir of an agent that runs"}
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"cordon": main}) }
+
+// TestScripts runs the server's and the agent's verbs, wrong use included. What
+// they do when all is well is in test/e2e.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata"})
+}
+
+func TestDispatch(t *testing.T) {
+	name := func(n string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = w.Write([]byte(n + " " + r.URL.Path)) // a recorder does not fail
+		})
+	}
+	h := dispatch(name("own"), name("api"), name("login"))
+	for path, want := range map[string]string{
+		"/api/machines":            "api /api/machines",
+		"//api/machines":           "api /api/machines",
+		"/API/v1.0/machines":       "api /API/v1.0/machines",
+		"/api":                     "api /api",
+		"/apis":                    "login /apis",
+		"/agent/v1/sync":           "own /agent/v1/sync",
+		"/cordon/v1/actions/1":     "own /cordon/v1/actions/1",
+		"/healthz":                 "own /healthz",
+		"/tenant/oauth2/token":     "login /tenant/oauth2/token",
+		"//tenant/oauth2/token":    "login /tenant/oauth2/token",
+		"/":                        "login /",
+		"/common/discovery/x/api/": "login /common/discovery/x/api/",
+	} {
+		rec := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.URL.Path = path
+		h.ServeHTTP(rec, r)
+		if rec.Body.String() != want {
+			t.Errorf("%s: went to %q, want %q", path, rec.Body, want)
+		}
+	}
+}
+
+func TestWithin(t *testing.T) {
+	for _, c := range []struct {
+		path, mount string
+		want        bool
+	}{{"/usr/sbin/sshd", "", true}, {"/usr/sbin/sshd", "/", true}, {"/srv/x", "/srv", true}, {"/srvx", "/srv", false}, {"/usr/sbin/sshd", "/srv", false}} {
+		if got := within(c.path, c.mount); got != c.want {
+			t.Errorf("%s within %q: %v", c.path, c.mount, got)
+		}
+	}
+}

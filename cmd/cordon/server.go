@@ -1,0 +1,357 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agentapi"
+	"github.com/cordon-project/cordon/internal/bootstrap"
+	"github.com/cordon-project/cordon/internal/cli"
+	"github.com/cordon-project/cordon/internal/config"
+	"github.com/cordon-project/cordon/internal/cordonapi"
+	"github.com/cordon-project/cordon/internal/hub"
+	"github.com/cordon-project/cordon/internal/keys"
+	"github.com/cordon-project/cordon/internal/mdeapi"
+	"github.com/cordon-project/cordon/internal/metrics"
+	"github.com/cordon-project/cordon/internal/oauth"
+	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/store/sqlite"
+)
+
+type serverCmd struct {
+	Run         serverRun         `cmd:"" default:"withargs" help:"Run the server (the default)."`
+	CheckConfig serverCheckConfig `cmd:"" help:"Check the configuration and say what is wrong with it."`
+}
+
+// configFlags are the flags that stand over the configuration file.
+type configFlags struct {
+	Config    string   `placeholder:"FILE" help:"Read this configuration file (TOML)."`
+	Listen    string   `placeholder:"ADDR" help:"Listen for clients and agents on this address (default ${default_listen})."`
+	TLSName   []string `name:"tls-name" placeholder:"NAME" sep:"none" help:"Make the TLS certificate valid for this DNS name or IP address too. May be repeated."`
+	TLSCert   string   `name:"tls-cert" placeholder:"FILE" help:"Use this TLS certificate (PEM) instead of the server's own CA."`
+	TLSKey    string   `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert (PEM)."`
+	PublicURL string   `name:"public-url" placeholder:"URL" help:"How clients reach the server, if not by the name in their requests."`
+}
+
+func (f configFlags) load() (config.Server, error) {
+	c, err := config.Load(f.Config, config.Server{Listen: f.Listen, TLSNames: f.TLSName, TLSCert: f.TLSCert, TLSKey: f.TLSKey, PublicURL: f.PublicURL})
+	if err != nil {
+		return c, &cli.Error{Code: cli.ExitUsage, Message: err.Error(), Hint: "cordon server check-config checks a configuration without starting"}
+	}
+	return c, nil
+}
+
+type serverCheckConfig struct{ configFlags }
+
+// Run checks the configuration.
+func (c serverCheckConfig) Run(env *cli.Env) error {
+	if _, err := c.load(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(env.Stderr, "the configuration is good")
+	return err
+}
+
+type serverRun struct {
+	DataDir string `required:"" type:"path" placeholder:"DIR" help:"Keep the database and the keys in this directory."`
+	configFlags
+}
+
+// Help tells what a first start does.
+func (serverRun) Help() string {
+	return `On an empty data directory the first start makes a tenant, the keys, a local CA, an application with all permissions and an enrolment token, and writes them to DIR/bootstrap.json, which is also the profile for the other verbs.`
+}
+
+// Run serves until the context ends.
+func (c serverRun) Run(ctx context.Context, env *cli.Env) error {
+	cfg, err := c.load()
+	if err != nil {
+		return err
+	}
+	s := &server{dir: c.DataDir, cfg: cfg, log: newLog(env)}
+	if err := s.open(ctx); err != nil {
+		return errors.Join(err, s.close())
+	}
+	return errors.Join(s.serve(ctx), s.close())
+}
+
+// server is the running server: its parts, wired.
+type server struct {
+	dir string
+	cfg config.Server
+	log *slog.Logger
+
+	store   cordon.Store
+	closers []func() error
+	service *cordon.Service
+	hub     *hub.Hub
+	agents  *agentapi.API
+	metrics *metrics.Metrics
+	public  http.Handler
+	cert    func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+}
+
+func (s *server) open(ctx context.Context) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	db, err := sqlite.Open(ctx, filepath.Join(s.dir, "cordon.db"))
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, db.Close)
+	s.hub = new(hub.Hub)
+	s.metrics = metrics.New(s.hub.Len)
+	s.store = s.metrics.Store(db)
+
+	ring, err := s.setUp(ctx)
+	if err != nil {
+		return err
+	}
+	tenant, err := bootstrap.Tenant(ctx, s.store)
+	if err != nil {
+		return err
+	}
+	if s.cert, err = s.certificates(ring); err != nil {
+		return err
+	}
+	orderJWK, err := seal.MarshalKey(ring.Order.Public().(ed25519.PublicKey))
+	if err != nil {
+		return err
+	}
+	s.service = &cordon.Service{
+		Store: s.store, Nudge: s.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: s.cfg.ActionTTL.Duration,
+		Seal: func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
+	}
+	login, err := oauth.New(oauth.Config{
+		Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.agents = agentapi.New(agentapi.Config{
+		Service: s.service, Hub: s.hub, Tenant: tenant, OrderJWK: orderJWK, Log: s.log,
+		SignTime: func(t seal.Time) (string, error) { return seal.SignTime(t, ring.Order) },
+	})
+	own := &cordonapi.API{Service: s.service, Authenticate: login.Authenticate, OrderJWK: orderJWK, Log: s.log}
+	api := mdeapi.New(mdeapi.Config{Service: s.service, Authenticate: login.Authenticate, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log})
+
+	mux := http.NewServeMux()
+	s.agents.Register(mux)
+	own.Register(mux)
+	s.health(mux)
+	s.public = s.metrics.Count(dispatch(mux, api, login))
+	return nil
+}
+
+// dispatch sends a request to our own routes, to the Defender-compatible API,
+// or to the login addresses. The multiplexer only gets what is ours: it would
+// redirect other paths that Defender accepts, and some clients do not follow
+// when they post. A doubled slash at the beginning comes from clients that join
+// an address and a path without looking.
+func dispatch(own, api, login http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Path = "/" + strings.TrimLeft(r.URL.Path, "/")
+		first, _, _ := strings.Cut(strings.ToLower(r.URL.Path[1:]), "/")
+		switch first {
+		case "api":
+			api.ServeHTTP(w, r)
+		case "agent", "cordon", "healthz", "readyz":
+			own.ServeHTTP(w, r)
+		default:
+			login.ServeHTTP(w, r)
+		}
+	})
+}
+
+// setUp makes what a first start has to make, and returns the keys.
+func (s *server) setUp(ctx context.Context) (*keys.Ring, error) {
+	isNew, err := bootstrap.IsNew(ctx, s.store)
+	if err != nil {
+		return nil, err
+	}
+	if !isNew {
+		return keys.Load(s.dir)
+	}
+	ring, err := keys.Create(s.dir, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := bootstrap.Create(ctx, s.dir, s.store, uuid.NewString, time.Now()); err != nil {
+		return nil, err
+	}
+	s.log.InfoContext(ctx, "new server set up", "bootstrap", filepath.Join(s.dir, bootstrap.FileName))
+	return ring, nil
+}
+
+func (s *server) certificates(ring *keys.Ring) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	if s.cfg.TLSCert == "" {
+		return ring.Certificates(append([]string{"localhost", "127.0.0.1", "::1"}, s.cfg.TLSNames...), time.Now), nil
+	}
+	cert, err := tls.LoadX509KeyPair(s.cfg.TLSCert, s.cfg.TLSKey)
+	if err != nil {
+		return nil, &cli.Error{Code: cli.ExitUsage, Message: "the TLS certificate cannot be used: " + err.Error(), Hint: "--tls-cert and --tls-key (tls_cert, tls_key) are PEM files that belong together"}
+	}
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }, nil
+}
+
+// base is the scheme and host that the client called.
+func (s *server) base(r *http.Request) string {
+	if s.cfg.PublicURL != "" {
+		return strings.TrimRight(s.cfg.PublicURL, "/")
+	}
+	return "https://" + r.Host
+}
+
+// health answers whether the process lives, and whether it can do its work.
+func (s *server) health(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte("ok\n")) // who asked has gone
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := s.store.Setting(r.Context(), bootstrap.TenantSetting); err != nil {
+			http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ready\n")) // who asked has gone
+	})
+}
+
+// sweepEvery is how often the server looks for actions whose time is over and
+// for connections that have fallen silent.
+const (
+	sweepEvery    = 5 * time.Second
+	presenceEvery = 30 * time.Second
+	stopWithin    = 20 * time.Second
+)
+
+func (s *server) serve(ctx context.Context) error {
+	listener, err := net.Listen("tcp", s.cfg.Listen)
+	if err != nil {
+		return &cli.Error{Code: cli.ExitUnavailable, Message: err.Error(), Hint: "choose another address with --listen"}
+	}
+	if err := bootstrap.SetURL(s.dir, s.url(listener)); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	var work sync.WaitGroup
+	defer work.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 2)
+	public := &http.Server{
+		Handler: s.public, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert},
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients that hang up in the handshake are no news
+	}
+	work.Go(func() {
+		if err := public.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	})
+	ops, err := s.serveMetrics(&work, failed)
+	if err != nil {
+		return errors.Join(err, public.Close())
+	}
+	work.Go(func() { s.agents.Sweep(ctx, presenceEvery) })
+	work.Go(func() { s.expire(ctx) })
+	s.log.InfoContext(ctx, "listening", "url", s.url(listener))
+
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		s.log.Info("stopping")
+	}
+	cancel()
+	s.hub.Close()
+	stopCtx, done := context.WithTimeout(context.Background(), stopWithin)
+	defer done()
+	return errors.Join(err, public.Shutdown(stopCtx), ops.Shutdown(stopCtx))
+}
+
+// serveMetrics starts the listener for those who run the server. That its
+// default address is taken is no reason not to serve.
+func (s *server) serveMetrics(work *sync.WaitGroup, failed chan<- error) (*http.Server, error) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.metrics.Handler())
+	s.health(mux)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	addr := s.cfg.MetricsListen
+	if addr == config.MetricsOff {
+		return srv, nil
+	}
+	if addr == "" {
+		addr = config.DefaultMetrics
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil && s.cfg.MetricsListen == "" {
+		s.log.Warn("metrics are not served: the default address is taken", "err", err)
+		return srv, nil
+	}
+	if err != nil {
+		return nil, &cli.Error{Code: cli.ExitUnavailable, Message: err.Error(), Hint: "choose another metrics_listen in the configuration file"}
+	}
+	s.log.Info("serving metrics", "addr", l.Addr().String())
+	work.Go(func() {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			failed <- err
+		}
+	})
+	return srv, nil
+}
+
+func (s *server) expire(ctx context.Context) {
+	tick := time.NewTicker(min(sweepEvery, max(s.cfg.ActionTTL.Duration/4, 100*time.Millisecond)))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			n, err := s.service.ExpireDue(ctx)
+			if n > 0 {
+				s.log.InfoContext(ctx, "actions timed out", "count", n)
+			}
+			if err != nil && ctx.Err() == nil {
+				s.log.ErrorContext(ctx, "actions could not be expired", "err", err)
+			}
+		}
+	}
+}
+
+// url is how the server is reached from this machine.
+func (s *server) url(l net.Listener) string {
+	if s.cfg.PublicURL != "" {
+		return strings.TrimRight(s.cfg.PublicURL, "/")
+	}
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if ip := net.ParseIP(host); err != nil || ip == nil || ip.IsUnspecified() || ip.IsLoopback() {
+		host = "localhost"
+	}
+	if port == "443" {
+		return "https://" + host
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+func (s *server) close() error {
+	var all error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		all = errors.Join(all, s.closers[i]())
+	}
+	return all
+}

@@ -1,0 +1,369 @@
+// Package e2e tests Cordon as its users have it: real processes of the built
+// program, real tokens, real refusals by the kernel.
+//
+// Each test runs in a process and a mount namespace of its own, and agents
+// enforce on a tmpfs that the test mounted there. Nothing else on the machine is judged.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	insideVar = "CORDON_E2E_INSIDE"
+	binaryVar = "CORDON_E2E_BINARY"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(insideVar) != "" {
+		os.Exit(m.Run())
+	}
+	dir, err := os.MkdirTemp("", "cordon-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binary := filepath.Join(dir, "cordon")
+	build := exec.Command("go", "build", "-o", binary, "github.com/cordon-project/cordon/cmd/cordon")
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "build cordon:", err)
+		os.Exit(1)
+	}
+	_ = os.Setenv(binaryVar, binary)
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// confined runs body in a child process with a private mount namespace.
+func confined(t *testing.T, limit time.Duration, body func(t *testing.T)) {
+	t.Helper()
+	if os.Getenv(insideVar) != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+		body(t)
+		return
+	}
+	if why := unable(); why != "" {
+		t.Skip(why)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+limit.String(), fmt.Sprintf("-test.short=%v", testing.Short()))
+	cmd.Env = append(os.Environ(), insideVar+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if testing.Verbose() {
+		t.Logf("%s", out)
+	}
+}
+
+// unable proves that the machine cannot run these tests.
+func unable() string {
+	fd, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY)
+	if err != nil {
+		return "fanotify cannot be used: " + err.Error()
+	}
+	_ = unix.Close(fd)
+	return ""
+}
+
+// world is one server, one agent's directory and a scope.
+type world struct {
+	*testing.T
+	dir, scope, addr string
+	ttl              time.Duration
+	profile          profile
+	client           *http.Client
+	token            string
+	server, agent    *process
+}
+
+type profile struct {
+	URL, CAFile, TenantID, ClientID, ClientSecret, EnrollmentToken string
+}
+
+type action struct {
+	ID, Type, Status, MachineID                string
+	ErrorHResult                               int32
+	CancellationRequestor, CancellationComment *string
+	CreationDateTimeUtc, LastUpdateDateTimeUtc time.Time
+}
+
+func (a action) ended() bool { return a.Status != "Pending" && a.Status != "InProgress" }
+
+type machine struct{ ID, ComputerDNSName, AADDeviceID, OSPlatform string }
+
+// newWorld makes the directories and the scope; it starts nothing.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "ce") // short: a socket's path is limited to 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, dir: dir, scope: filepath.Join(dir, "scope"), ttl: time.Hour}
+	if err := os.Mkdir(w.scope, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("cordon-e2e", w.scope, "tmpfs", 0, "mode=0755,size=32m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		w.agent.stop(t)
+		w.server.stop(t)
+		_ = unix.Unmount(w.scope, unix.MNT_DETACH)
+		_ = os.RemoveAll(dir)
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.addr = l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	echo, err := os.ReadFile("/bin/echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(w.scope, "trusted"), echo, 0o755), os.WriteFile(filepath.Join(w.scope, "untrusted"), append(echo, 0), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// process is a running cordon with its log.
+type process struct {
+	cmd *exec.Cmd
+	log *os.File
+}
+
+func (w *world) start(name string, args ...string) *process {
+	w.Helper()
+	log, err := os.OpenFile(filepath.Join(w.dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		w.Fatal(err)
+	}
+	cmd := exec.Command(os.Getenv(binaryVar), args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		w.Fatal(err)
+	}
+	return &process{cmd, log}
+}
+
+// kill ends the process as a crash would.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended already
+	_ = p.cmd.Wait()
+	_ = p.log.Close()
+}
+
+// stop ends it in order, if it runs.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	if p == nil || p.cmd.ProcessState != nil {
+		return
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("%s did not end well on SIGTERM: %v", p.cmd.Args[1], err)
+	}
+	_ = p.log.Close()
+}
+
+func (w *world) logOf(name string) string {
+	data, _ := os.ReadFile(filepath.Join(w.dir, name+".log"))
+	return string(data)
+}
+
+func (w *world) startServer() {
+	w.Helper()
+	config := filepath.Join(w.dir, "server.toml")
+	text := fmt.Sprintf("listen = %q\nmetrics_listen = \"off\"\naction_ttl = %q\n", w.addr, w.ttl)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		w.Fatal(err)
+	}
+	data := filepath.Join(w.dir, "server")
+	w.server = w.start("server", "server", "--data-dir", data, "--config", config)
+	w.until("the server is ready", func() bool {
+		if w.client == nil {
+			text, err := os.ReadFile(filepath.Join(data, "bootstrap.json"))
+			if err != nil || json.Unmarshal(text, &w.profile) != nil || w.profile.URL == "" {
+				return false
+			}
+			pem, err := os.ReadFile(w.profile.CAFile)
+			if err != nil {
+				return false
+			}
+			roots := x509.NewCertPool()
+			roots.AppendCertsFromPEM(pem)
+			w.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}, Timeout: 20 * time.Second}
+		}
+		resp, err := w.client.Get(w.profile.URL + "/readyz")
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	if w.token == "" {
+		w.login()
+	}
+}
+
+func (w *world) login() {
+	w.Helper()
+	resp, err := w.client.PostForm(w.profile.URL+"/"+w.profile.TenantID+"/oauth2/v2.0/token", url.Values{
+		"grant_type": {"client_credentials"}, "client_id": {w.profile.ClientID}, "client_secret": {w.profile.ClientSecret},
+		"scope": {"https://api.securitycenter.microsoft.com/.default"},
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var t struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&t); err != nil || t.AccessToken == "" {
+		w.Fatalf("no token: %v", err)
+	}
+	w.token = t.AccessToken
+}
+
+func (w *world) agentDir() string { return filepath.Join(w.dir, "agent") }
+
+func (w *world) startAgent() {
+	w.Helper()
+	w.agent = w.start("agent", "agent", "--server", w.profile.URL, "--ca-file", w.profile.CAFile, "--enrollment-token", w.profile.EnrollmentToken,
+		"--data-dir", w.agentDir(), "--scope", "mount:"+w.scope, "--enforcer", "fanotify", "--rules", filepath.Join(w.dir, "trust.rules"))
+}
+
+// theMachine waits until the agent has enrolled.
+func (w *world) theMachine() machine {
+	w.Helper()
+	var list struct{ Value []machine }
+	w.until("the machine is enrolled", func() bool {
+		status, _ := w.call(http.MethodGet, "/api/machines", "", &list)
+		return status == http.StatusOK && len(list.Value) == 1
+	})
+	return list.Value[0]
+}
+
+// call does one request. Status 0 is a server that could not be reached.
+func (w *world) call(method, path, body string, out any) (status int, text string) {
+	w.Helper()
+	req, err := http.NewRequest(method, w.profile.URL+path, strings.NewReader(body))
+	if err != nil {
+		w.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.token)
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := w.client.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	if out != nil && resp.StatusCode/100 == 2 {
+		if err := json.Unmarshal(data, out); err != nil {
+			w.Fatalf("%s: %v\n%s", path, err, data)
+		}
+	}
+	return resp.StatusCode, string(data)
+}
+
+func (w *world) order(m machine, verb string) action {
+	w.Helper()
+	var a action
+	if status, text := w.call(http.MethodPost, "/api/machines/"+m.ID+"/"+verb, `{"Comment":"e2e"}`, &a); status != http.StatusCreated {
+		w.Fatalf("%s: %d %s", verb, status, text)
+	}
+	return a
+}
+
+func (w *world) ended(id string) action {
+	w.Helper()
+	var a action
+	w.until("action "+id+" has ended", func() bool {
+		status, _ := w.call(http.MethodGet, "/api/machineactions/"+id, "", &a)
+		return status == http.StatusOK && a.ended()
+	})
+	return a
+}
+
+// until polls; it fails the test after a minute.
+func (w *world) until(what string, done func() bool) {
+	w.Helper()
+	for end := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			w.Fatalf("waited a minute until %s, in vain\n-- server\n%s\n-- agent\n%s", what, tail(w.logOf("server")), tail(w.logOf("agent")))
+		}
+	}
+}
+
+func tail(s string) string { return s[max(0, len(s)-4000):] }
+
+// cordon runs a verb and returns what it printed and its exit code.
+func (w *world) cordon(args ...string) (stdout, stderr string, code int) {
+	w.Helper()
+	cmd := exec.Command(os.Getenv(binaryVar), args...)
+	cmd.Env = append(os.Environ(), "CORDON_PROFILE="+filepath.Join(w.dir, "server", "bootstrap.json"))
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.Fatal(err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// runs reports whether the kernel lets a program of the scope run.
+func (w *world) runs(name string) bool {
+	w.Helper()
+	err := exec.Command(filepath.Join(w.scope, name), "x").Run()
+	if err != nil && !errors.Is(err, unix.EPERM) {
+		w.Fatalf("%s: %v", name, err)
+	}
+	return err == nil
+}
+
+func (w *world) mustBe(restricted bool) {
+	w.Helper()
+	if !w.runs("trusted") {
+		w.Errorf("the trusted program is refused")
+	}
+	if w.runs("untrusted") == restricted {
+		w.Errorf("restricted should be %v, but the untrusted program says otherwise", restricted)
+	}
+}
