@@ -56,7 +56,7 @@ var allowed = map[string]map[string]string{
 		"mde":           "the verbs are callers of the public client",
 	},
 	"internal/cordonapi":        {"internal/seal": "keys on the wire"},
-	"internal/enforce/fanotify": {"internal/enforce": "it is one of its enforcers", "internal/trust/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
+	"internal/enforce/fanotify": {"internal/enforce": "it is one of its enforcers", "internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
 	"internal/mdeapi":           {"internal/odata": "the parser is a part of this edge"},
 	"internal/protect":          {"internal/enforce": "it switches an enforcer"},
 	"internal/simulate": {
@@ -65,11 +65,11 @@ var allowed = map[string]map[string]string{
 	},
 	"internal/trust": {
 		"internal/trust/dpkg": "one of its sources", "internal/trust/rpm": "one of its sources", "internal/trust/rules": "one of its sources",
-		"internal/trust/fileid": "reads files without trusting that they hold still",
+		"internal/fileid": "reads files without trusting that they hold still",
 	},
-	"internal/trust/dpkg":     {"internal/trust/fileid": "reads files without trusting that they hold still"},
-	"internal/trust/rules":    {"internal/trust/fileid": "reads files without trusting that they hold still"},
-	"internal/trust/survival": {"internal/trust/fileid": "reads files without trusting that they hold still"},
+	"internal/trust/dpkg":     {"internal/fileid": "reads files without trusting that they hold still"},
+	"internal/trust/rules":    {"internal/fileid": "reads files without trusting that they hold still"},
+	"internal/trust/survival": {"internal/fileid": "reads files without trusting that they hold still"},
 	"mde":                     {},
 }
 

@@ -29,6 +29,11 @@ type agentCmd struct {
 	Guardian agentGuardian `cmd:"" hidden:"" help:"Watch over an agent; started by it."`
 }
 
+// Help leads to the flags, which belong to run.
+func (agentCmd) Help() string {
+	return `"cordon agent" alone is "cordon agent run", whose --help has the flags.`
+}
+
 type agentGuardian struct{}
 
 // Run watches over the agent that started it.

@@ -38,6 +38,11 @@ type serverCmd struct {
 	CheckConfig serverCheckConfig `cmd:"" help:"Check the configuration and say what is wrong with it."`
 }
 
+// Help leads to the flags, which belong to run.
+func (serverCmd) Help() string {
+	return `"cordon server" alone is "cordon server run", whose --help has the flags.`
+}
+
 // configFlags are the flags that stand over the configuration file.
 type configFlags struct {
 	Config    string   `placeholder:"FILE" help:"Read this configuration file (TOML)."`
@@ -103,7 +108,7 @@ type server struct {
 	agents  *agentapi.API
 	metrics *metrics.Metrics
 	public  http.Handler
-	cert    func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	cert    keys.Source
 }
 
 func (s *server) open(ctx context.Context) error {
@@ -199,15 +204,33 @@ func (s *server) setUp(ctx context.Context) (*keys.Ring, error) {
 	return ring, nil
 }
 
-func (s *server) certificates(ring *keys.Ring) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
-	if s.cfg.TLSCert == "" {
-		return ring.Certificates(append([]string{"localhost", "127.0.0.1", "::1"}, s.cfg.TLSNames...), time.Now), nil
+// certificates gives every client the certificate for the host that it asks
+// for, and everybody else the one of --tls-cert or of the server's own CA.
+func (s *server) certificates(ring *keys.Ring) (keys.Source, error) {
+	last := ring.Certificates(append([]string{"localhost", "127.0.0.1", "::1"}, s.cfg.TLSNames...), time.Now)
+	var files []*keys.File
+	open := func(cert, key string) (*keys.File, error) {
+		f, err := keys.OpenFile(cert, key, time.Now, s.log)
+		if err != nil {
+			return nil, &cli.Error{Code: cli.ExitUsage, Message: "the TLS certificate cannot be used: " + err.Error(), Hint: "give PEM files that belong together: --tls-cert and --tls-key, or cert and key of a [[certificate]]"}
+		}
+		return f, nil
 	}
-	cert, err := tls.LoadX509KeyPair(s.cfg.TLSCert, s.cfg.TLSKey)
-	if err != nil {
-		return nil, &cli.Error{Code: cli.ExitUsage, Message: "the TLS certificate cannot be used: " + err.Error(), Hint: "--tls-cert and --tls-key (tls_cert, tls_key) are PEM files that belong together"}
+	for _, c := range s.cfg.Certificates {
+		f, err := open(c.Cert, c.Key)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
 	}
-	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }, nil
+	if s.cfg.TLSCert != "" {
+		f, err := open(s.cfg.TLSCert, s.cfg.TLSKey)
+		if err != nil {
+			return nil, err
+		}
+		last = f.Certificate
+	}
+	return keys.Choose(files, last), nil
 }
 
 // base is the scheme and host that the client called.

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon/internal/enforce"
-	"github.com/cordon-project/cordon/internal/trust/fileid"
+	"github.com/cordon-project/cordon/internal/fileid"
 )
 
 // distinct is the number of different programs, besides the one.
@@ -101,17 +101,17 @@ func (p place) openClose() error {
 func three(ctx context.Context, turns int, free, held place, report func(name string, p paired)) error {
 	for _, w := range []struct {
 		name       string
-		turns, n   int
+		n          int
 		free, held func() error
 	}{
-		{"exec of one program", turns, 30, free.one, held.one},
-		{"exec of 1,000 distinct programs", turns, 40, free.each(), held.each()},
-		{"open and close of a data file", turns, 2000, free.openClose, held.openClose},
+		{"exec of one program", 20, free.one, held.one},
+		{"exec of 1,000 distinct programs", 20, free.each(), held.each()},
+		{"open and close of a data file", 1500, free.openClose, held.openClose},
 	} {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		p, err := compare(w.turns, w.n, w.free, w.held)
+		p, err := compare(turns, w.n, w.free, w.held)
 		if err != nil {
 			return err
 		}
@@ -122,8 +122,8 @@ func three(ctx context.Context, turns int, free, held place, report func(name st
 
 // turns of a full comparison, and of one that only shows that both places are alike.
 const (
-	turns        = 200
-	controlTurns = 75
+	turns        = 1000
+	controlTurns = 250
 )
 
 // restricted measures an agent's cost: before, at the first execution of

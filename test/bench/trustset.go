@@ -15,9 +15,9 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/fileid"
 	"github.com/cordon-project/cordon/internal/trust"
 	"github.com/cordon-project/cordon/internal/trust/dpkg"
-	"github.com/cordon-project/cordon/internal/trust/fileid"
 )
 
 // trustSet builds the set of everything that is installed. Where the packages
@@ -82,7 +82,7 @@ func (b *bench) incremental(p *onefile, warm *trust.Builder) error {
 		if err != nil {
 			return err
 		}
-		build = append(build, float64(time.Since(began).Microseconds())/1000)
+		build = append(build, ms(time.Since(began)))
 		if !set.Contains(want) || sum.Hashed > 1 {
 			return fmt.Errorf("the changed program is trusted: %t; files hashed: %d", set.Contains(want), sum.Hashed)
 		}
@@ -121,7 +121,7 @@ func (b *bench) incremental(p *onefile, warm *trust.Builder) error {
 				return errors.New("the change was not noticed within 30 s")
 			}
 		}
-		noticed = append(noticed, float64(time.Since(began).Microseconds())/1000)
+		noticed = append(noticed, ms(time.Since(began)))
 	}
 	b.figure("… until an agent has noticed and built it", "%s ms (it waits for 200 ms of quiet in the database)", spread(noticed, "%.0f"))
 	return nil

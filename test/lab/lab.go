@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,6 +22,7 @@ import (
 	"github.com/cordon-project/cordon/internal/agentapi"
 	"github.com/cordon-project/cordon/internal/hub"
 	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/testkit/memnet"
 	"github.com/cordon-project/cordon/internal/testkit/memstore"
 )
 
@@ -37,10 +37,10 @@ var Admin = cordon.Caller{ID: "app", DisplayName: "SOAR", Permissions: cordon.Al
 
 // Options say how a server differs from the usual one.
 type Options struct {
-	Now      func() time.Time                     // its clock; nil: the real one
-	Front    func(next http.Handler) http.Handler // what stands before it; nil: nothing
-	Listener net.Listener                         // nil: a port on the loopback
-	Fault    func(method string, done bool) error // see [memstore.Store.Hook]
+	Now     func() time.Time                     // its clock; nil: the real one
+	Front   func(next http.Handler) http.Handler // what stands before it; nil: nothing
+	Network *memnet.Network                      // nil: a port on the loopback
+	Fault   func(method string, done bool) error // see [memstore.Store.Hook]
 }
 
 // Server is a running server.
@@ -99,11 +99,14 @@ func Start(t testing.TB, opts Options) *Server {
 	}
 	srv := httptest.NewUnstartedServer(handler)
 	srv.Config.ErrorLog = slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)
-	if opts.Listener != nil {
+	if opts.Network != nil {
 		_ = srv.Listener.Close() // it was never used
-		srv.Listener = opts.Listener
+		srv.Listener = opts.Network
 	}
 	srv.StartTLS()
+	if opts.Network != nil {
+		srv.Client().Transport.(*http.Transport).DialContext = opts.Network.DialContext
+	}
 	t.Cleanup(func() {
 		s.Hub.Close()
 		srv.CloseClientConnections()

@@ -20,6 +20,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/fileid"
 )
 
 // The tests that enforce run in a process of their own, in a mount namespace of
@@ -181,7 +182,7 @@ func (r *rig) settle(paths ...string) {
 			if err := unix.Stat(p, &st); err != nil {
 				r.Fatal(err)
 			}
-			if settled(cordon.FileID{Ctime: st.Ctim.Nano()}) {
+			if fileid.Settled(fileid.FromStat(&st), time.Now()) {
 				break
 			}
 			runtime.Gosched()

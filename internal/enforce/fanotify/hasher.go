@@ -9,14 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
-	"github.com/cordon-project/cordon/internal/trust/fileid"
+	"github.com/cordon-project/cordon/internal/fileid"
 )
-
-// settled reports whether the file's last change is old enough for its identity
-// to stand for its content; see [fileid.Settle].
-func settled(id cordon.FileID) bool {
-	return id.Ctime <= time.Now().Add(-fileid.Settle).UnixNano()
-}
 
 // hasher is one worker's own.
 type hasher struct {
@@ -58,7 +52,7 @@ func (h *hasher) serve(j job) {
 	case !p.set.Contains(digest):
 		h.refuse(p, j.fd, j.pid, "it is not in the trust set", false, &h.answer)
 	default:
-		if settled(j.id) {
+		if fileid.Settled(j.id, time.Now()) {
 			select {
 			case h.learned <- lesson{j.id, p}:
 			default: // it is read once more next time

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/fileid"
 )
 
 // responder is the answering thread's own: nobody else touches its fields.
@@ -159,7 +160,7 @@ func (r *responder) reply(fd int32, verdict uint32) {
 // spare spares a file that was allowed under p, unless the file or the policy
 // has changed since it was looked at.
 func (e *Enforcer) spare(p *policy, fd int, id cordon.FileID, st *unix.Statx_t) {
-	if !settled(id) || e.group.spare(fd) != nil {
+	if !fileid.Settled(id, time.Now()) || e.group.spare(fd) != nil {
 		return
 	}
 	if now, ok := identify(fd, st); !ok || now != id || e.policy.Load() != p {

@@ -1,0 +1,239 @@
+package trust
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/trust/fixture"
+)
+
+func TestDebounce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		in, out := make(chan struct{}), make(chan struct{}, 1)
+		go debounce(ctx, in, out)
+		start := time.Now()
+		expect := func(what string, want time.Duration) {
+			t.Helper()
+			<-out
+			if got := time.Since(start); got != want {
+				t.Errorf("%s: after %v, want %v", what, got, want)
+			}
+			start = time.Now()
+		}
+		in <- struct{}{}
+		expect("a single change", quiet)
+		for range 3 {
+			in <- struct{}{}
+			time.Sleep(quiet / 2)
+		}
+		expect("a burst", 2*(quiet/2)+quiet)
+		stop := make(chan struct{})
+		go func() {
+			for {
+				select {
+				case in <- struct{}{}:
+					time.Sleep(quiet / 2)
+				case <-stop:
+					return
+				}
+			}
+		}()
+		expect("changes without end", patience)
+		close(stop)
+		// Changes are not lost while nobody receives, and two of them are one.
+		in <- struct{}{}
+		time.Sleep(patience)
+		in <- struct{}{}
+		time.Sleep(patience)
+		expect("late", 2*patience)
+		select {
+		case <-out:
+			t.Error("it came twice")
+		default:
+		}
+		cancel()
+		if _, ok := <-out; ok {
+			t.Error("the channel was not closed")
+		}
+	})
+}
+
+// watchTargets starts watching, without the debouncing.
+func watchTargets(t *testing.T, b *Builder) *targets {
+	t.Helper()
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.Close() })
+	tg := &targets{w: w, dirs: b.watched()}
+	if err := tg.arm(); err != nil {
+		t.Fatal(err)
+	}
+	return tg
+}
+
+// mattered returns the events that have mattered so far. They come in the order
+// of the changes, so it makes one itself and reads up to that.
+func mattered(t *testing.T, tg *targets, root *fixture.Root) (events []string) {
+	t.Helper()
+	const last = "var/lib/dpkg/diversions"
+	root.Write(last, "", 0o644)
+	for e := range tg.w.Events {
+		hit := tg.matter(e, func(err error) { t.Error(err) })
+		if e.Name == root.Path(last) {
+			if !hit {
+				t.Errorf("%v does not matter", e)
+			}
+			return events
+		}
+		if hit {
+			events = append(events, e.String())
+		}
+	}
+	t.Fatal("the watch has ended")
+	return nil
+}
+
+// TestWatchTargets says which changes matter.
+func TestWatchTargets(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("a", "/usr/bin/a", "a"))
+	b := builder(root)
+	b.RulesFile = filepath.Join(t.TempDir(), "etc/cordon/site.rules") // does not exist, nor does its directory
+	tg := watchTargets(t, b)
+
+	// What does not matter: the builder's own reading above all.
+	for range 3 {
+		build(t, b)
+	}
+	root.Write("var/lib/dpkg/lock", "", 0o644)
+	root.Write("var/lib/dpkg/status-old", "", 0o644)
+	root.Write("var/lib/other", "", 0o644)
+	if got := mattered(t, tg, root); len(got) != 0 {
+		t.Errorf("mattered: %v", got)
+	}
+	write := func(content string) func() {
+		return func() {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(b.RulesFile), 0o755), os.WriteFile(b.RulesFile, []byte(content), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		name string
+		do   func()
+	}{
+		{"package", func() { root.Install(one("b", "/usr/bin/b", "b")) }},
+		{"journal", func() { root.Write("var/lib/dpkg/updates/0001", "Package: b\nStatus: install ok installed\n\n", 0o644) }},
+		{"new rules file", write("path /opt\n")}, // with two directories that it is in
+		{"rules file", write("path /srv\n")},
+	} {
+		c.do()
+		if got := mattered(t, tg, root); len(got) == 0 {
+			t.Errorf("%s: nothing mattered", c.name)
+		}
+	}
+}
+
+// TestWatchRPM says the same of rpm's database, which has no files beside it at
+// first that SQLite makes when it is read.
+func TestWatchRPM(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.InstallRPM(nil, one("r", "/usr/bin/r", "r"))
+	root.Install(one("a", "/usr/bin/a", "a"))
+	root.Remove("var/lib/rpm/rpmdb.sqlite-shm")
+	root.Remove("var/lib/rpm/rpmdb.sqlite-wal")
+	b := builder(root)
+	tg := watchTargets(t, b)
+	for range 3 {
+		build(t, b)
+	}
+	root.Write("var/lib/rpm/.rpm.lock", "", 0o644)
+	if got := mattered(t, tg, root); len(got) != 0 {
+		t.Errorf("mattered: %v", got)
+	}
+	root.InstallRPM(nil, one("s", "/usr/bin/s", "s"))
+	if got := mattered(t, tg, root); len(got) == 0 {
+		t.Error("nothing mattered")
+	}
+}
+
+// TestFollow goes through the life of an agent.
+func TestFollow(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("a", "/usr/bin/a", "a"))
+	b := builder(root)
+	type outcome struct {
+		set *cordon.TrustSet
+		err error
+	}
+	outcomes, done := make(chan outcome), make(chan error)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		done <- b.Follow(ctx, func(set *cordon.TrustSet, _ Summary, err error) { outcomes <- outcome{set, err} })
+	}()
+	if o := <-outcomes; o.err != nil || origin(o.set, "a") == "" {
+		t.Fatalf("first: %+v", o)
+	}
+	root.Install(one("b", "/usr/bin/b", "b"))
+	if o := <-outcomes; o.err != nil || origin(o.set, "b") == "" {
+		t.Errorf("after an installation: %+v", o)
+	}
+	root.Write("var/lib/dpkg/status", "Package: a\n", 0o644)
+	var e *cordon.Error
+	if o := <-outcomes; o.set != nil || !errors.As(o.err, &e) {
+		t.Errorf("half-written: %+v", o)
+	}
+	root.Status()
+	if o := <-outcomes; o.err != nil || o.set.Len() != 2 {
+		t.Errorf("repaired: %+v", o)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("at the end: %v", err)
+	}
+}
+
+// TestFollowYoung says that programs which were too young are looked at again
+// without another change.
+func TestFollowYoung(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("a", "/usr/bin/a", "a"))
+	b := builder(root)
+	b.Now = time.Now
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var known []int
+	err := b.Follow(ctx, func(_ *cordon.TrustSet, sum Summary, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		if known = append(known, sum.Known); sum.Young == 0 {
+			cancel()
+		}
+	})
+	if err != nil || known[0] != 0 || known[len(known)-1] != 1 {
+		t.Errorf("known %v, %v", known, err)
+	}
+}
+
+// TestWatchImpossible says that Follow does not go on blindly.
+func TestWatchImpossible(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Write("var/lib/dpkg", "a file where a directory should be", 0o644)
+	err := builder(root).Follow(t.Context(), func(*cordon.TrustSet, Summary, error) { t.Error("a build without a watch") })
+	if err == nil || !strings.Contains(err.Error(), "watch ") {
+		t.Errorf("got %v", err)
+	}
+}
