@@ -1,0 +1,205 @@
+package sqlite
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cordon-project/cordon"
+)
+
+// generation is a machine's generation, see the schema.
+const generation = "max(m.generation, coalesce((SELECT max(generation) FROM actions WHERE machine = m.id), 0))"
+
+// machineColumns are what machineOf reads from machineTables.
+const (
+	machineColumns = "m.id, m.device_id, m.last_seen, " + generation + ", d.key, d.first_seen, d.facts, d.observed"
+	machineTables  = "machines m JOIN machine_details d ON d.machine = m.id"
+)
+
+func machineOf(r *row) cordon.Machine {
+	m := cordon.Machine{
+		ID: machineID(r.blob()), DeviceID: r.text(), LastSeen: r.time(), Generation: uint64(r.number()),
+		Key: ed25519.PublicKey(r.blob()), FirstSeen: r.time(),
+	}
+	r.document(&m.Facts)
+	r.document(&m.Observed)
+	return m
+}
+
+// document returns v, which is one of the domain's own types, in JSON.
+func document(v any) (string, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "", failure(fmt.Errorf("encode %T: %w", v, err))
+	}
+	return string(b), nil
+}
+
+// EnrolMachine implements [cordon.Store].
+func (s *Store) EnrolMachine(ctx context.Context, m cordon.Machine) (created bool, err error) {
+	key, ok := machineKey(m.ID)
+	if !ok {
+		return false, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "The machine id %q is not 40 hex digits", m.ID)
+	}
+	if m.Generation > maxGeneration {
+		return false, tooHigh(m.Generation)
+	}
+	facts, err := document(m.Facts)
+	if err != nil {
+		return false, err
+	}
+	observed, err := document(m.Observed)
+	if err != nil {
+		return false, err
+	}
+	err = s.writer.do(ctx, func(t *tx) error {
+		known, err := said(t, key, &m.Facts, facts, m.LastSeen, m.Generation)
+		if err != nil {
+			return err
+		}
+		if created = !known; created {
+			_, _, err = t.exec("INSERT INTO machines (id, device_id, dns_name, os_platform, os_version, last_ip, last_seen, generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+				key, orNull(m.DeviceID), orNull(m.Facts.DNSName), orNull(m.Facts.OSPlatform), orNull(m.Facts.OSVersion), orNull(m.Facts.LastIP), cordon.Ticks(m.LastSeen), int64(m.Generation))
+			if err == nil {
+				_, _, err = t.exec("INSERT INTO machine_details (machine, key, first_seen, facts, observed) VALUES (?, ?, ?, ?, ?)",
+					key, []byte(m.Key), cordon.Ticks(m.FirstSeen), facts, observed)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return audit(t, cordon.AuditEntry{At: m.LastSeen, Kind: cordon.AuditEnrolled, Machine: m.ID, Actor: string(m.ID)})
+	})
+	return created && err == nil, err
+}
+
+// said stores that a machine said something at a time: that it is in generation
+// g at least and, if f is not nil, its facts. It reports whether it is known.
+func said(t *tx, key []byte, f *cordon.Facts, facts string, at time.Time, g uint64) (known bool, err error) {
+	const floors = "last_seen = max(last_seen, ?), generation = max(generation, ?)"
+	if f == nil {
+		n, _, err := t.exec("UPDATE machines SET "+floors+" WHERE id = ?", cordon.Ticks(at), int64(g), key)
+		return n > 0, err
+	}
+	n, _, err := t.exec("UPDATE machines SET "+floors+", dns_name = ?, os_platform = ?, os_version = ?, last_ip = ? WHERE id = ?",
+		cordon.Ticks(at), int64(g), orNull(f.DNSName), orNull(f.OSPlatform), orNull(f.OSVersion), orNull(f.LastIP), key)
+	if err == nil && n > 0 {
+		_, _, err = t.exec("UPDATE machine_details SET facts = ? WHERE machine = ?", facts, key)
+	}
+	return n > 0, err
+}
+
+func tooHigh(generation uint64) error {
+	return cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "The generation %d is impossible", generation)
+}
+
+// MachineSaid implements [cordon.Store]. The error is of kind NotFound if there
+// is no such machine, and of kind Invalid if o.Generation is impossible.
+func (s *Store) MachineSaid(ctx context.Context, id cordon.MachineID, f *cordon.Facts, o cordon.Observed, at time.Time) error {
+	key, ok := machineKey(id)
+	if !ok {
+		return noMachine(string(id))
+	}
+	if o.Generation > maxGeneration {
+		return tooHigh(o.Generation)
+	}
+	facts := ""
+	if f != nil {
+		var err error
+		if facts, err = document(f); err != nil {
+			return err
+		}
+	}
+	observed, err := document(o)
+	if err != nil {
+		return err
+	}
+	return s.writer.do(ctx, func(t *tx) error {
+		known, err := said(t, key, f, facts, at, o.Generation)
+		if err == nil && !known {
+			err = noMachine(string(id))
+		}
+		if err == nil {
+			_, _, err = t.exec("UPDATE machine_details SET observed = ? WHERE machine = ?", observed, key)
+		}
+		return err
+	})
+}
+
+// touchAtOnce is how many machines one transaction touches, so that a large
+// server does not make everybody wait while it says who is there.
+const touchAtOnce = 512
+
+// TouchMachines implements [cordon.Store]. Machines that are not known are left
+// out. If it fails, some may have been touched.
+func (s *Store) TouchMachines(ctx context.Context, seen map[cordon.MachineID]time.Time) error {
+	// In the order of the table, which visits each of its pages once.
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(seen)), touchAtOnce) {
+		err := s.writer.do(ctx, func(t *tx) error {
+			for _, id := range ids {
+				key, _ := machineKey(id)
+				at := cordon.Ticks(seen[id])
+				if _, _, err := t.exec("UPDATE machines SET last_seen = ? WHERE id = ? AND last_seen < ?", at, key, at); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// machines returns the answer to a query that is kept.
+func (s *Store) machines(ctx context.Context, where string, args ...any) (found []cordon.Machine, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		return c.each("SELECT "+machineColumns+" FROM "+machineTables+" WHERE "+where, func(r *row) { found = append(found, machineOf(r)) }, args...)
+	})
+	return found, err
+}
+
+func (s *Store) oneMachine(ctx context.Context, ref, where string, arg any) (cordon.Machine, error) {
+	found, err := s.machines(ctx, where, arg)
+	if err != nil {
+		return cordon.Machine{}, err
+	}
+	if len(found) == 0 {
+		return cordon.Machine{}, noMachine(ref)
+	}
+	return found[0], nil
+}
+
+// Machine implements [cordon.Store].
+func (s *Store) Machine(ctx context.Context, id cordon.MachineID) (cordon.Machine, error) {
+	key, ok := machineKey(id)
+	if !ok {
+		return cordon.Machine{}, noMachine(string(id))
+	}
+	return s.oneMachine(ctx, string(id), "m.id = ?", key)
+}
+
+// MachineByDeviceID implements [cordon.Store].
+func (s *Store) MachineByDeviceID(ctx context.Context, deviceID string) (cordon.Machine, error) {
+	return s.oneMachine(ctx, deviceID, "m.device_id = ?", deviceID)
+}
+
+// MachinesByName implements [cordon.Store].
+func (s *Store) MachinesByName(ctx context.Context, name string, limit int) ([]cordon.Machine, error) {
+	return s.machines(ctx, "lower(m.dns_name) = ? ORDER BY m.id LIMIT ?", cordon.Fold(name), int64(limit))
+}
+
+// Machines implements [cordon.Store].
+func (s *Store) Machines(ctx context.Context, q cordon.Query) (found []cordon.Machine, count int, err error) {
+	count, err = s.list(ctx, machinesTable(s.now()), q, func(r *row) { found = append(found, machineOf(r)) })
+	if err != nil {
+		return nil, 0, err
+	}
+	return found, count, nil
+}

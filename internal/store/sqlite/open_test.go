@@ -1,0 +1,305 @@
+package sqlite
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/fstest"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/storetest"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got; -update writes it):\n%s", name, diff)
+	}
+}
+
+// TestSchema shows in one place what all migrations together make.
+func TestSchema(t *testing.T) {
+	s := openNew(t)
+	var b strings.Builder
+	err := s.read(t.Context(), func(c *conn) error {
+		return c.each("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY tbl_name, type = 'index', name", func(r *row) { fmt.Fprintf(&b, "%s;\n\n", r.text()) })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "schema.sql", b.String())
+}
+
+// TestPragmas holds what durability and integrity rest on.
+func TestPragmas(t *testing.T) {
+	s := openNew(t)
+	get := func(c *conn, pragma string) (v any) {
+		t.Helper()
+		if err := c.each("PRAGMA "+pragma, func(r *row) { v = r.value() }); err != nil {
+			t.Error(err)
+		}
+		return v
+	}
+	err := s.writer.do(t.Context(), func(tx *tx) error {
+		for pragma, want := range map[string]any{"journal_mode": "wal", "synchronous": int64(2), "foreign_keys": int64(1), "busy_timeout": int64(5000)} {
+			if got := get(tx.conn, pragma); got != want {
+				t.Errorf("writer: %s is %v, want %v", pragma, got, want)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range readers {
+		c := <-s.readers
+		if _, err := c.exec("DELETE FROM settings"); err == nil {
+			t.Error("a reader can write")
+		}
+		defer func() { s.readers <- c }()
+	}
+}
+
+func TestFileModes(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0))
+	path := filepath.Join(t.TempDir(), "cordon.db")
+	s := openAt(t, path)
+	if err := s.PutSettings(t.Context(), map[string][]byte{"a": nil}); err != nil {
+		t.Fatal(err)
+	}
+	for _, suffix := range []string{"", "-wal", "-shm", "-lock"} {
+		info, err := os.Stat(path + suffix)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode() != 0o600 {
+			t.Errorf("%s has mode %s", info.Name(), info.Mode())
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	openAt(t, path)
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// TestPath opens files whose names mean something in a URI.
+func TestPath(t *testing.T) {
+	for _, name := range []string{"a b.db", "a?mode=memory.db", "a#b.db", "100%25.db", "ä'\"\\.db", ":memory:"} {
+		path := filepath.Join(t.TempDir(), name)
+		s, err := Open(t.Context(), path)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := errors.Join(s.PutSettings(t.Context(), map[string][]byte{"a": nil}), s.Close()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Size() == 0 {
+			t.Errorf("%s: not where it should be: %v", name, err)
+		}
+		if got := settings(t, openAt(t, path)); !slices.Equal(got, []string{"a"}) {
+			t.Errorf("%s: there are %q", name, got)
+		}
+	}
+	t.Chdir(t.TempDir())
+	openAt(t, "relative.db")
+	if _, err := os.Stat("relative.db"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cordon.db")
+	s := openAt(t, path)
+	_, err := Open(t.Context(), path)
+	if want := fmt.Sprintf("%s is in use by another process (process %d)", path, os.Getpid()); cordon.KindOf(err) != cordon.Unavailable || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %q in it", err, want)
+	}
+	if err := s.PutSettings(t.Context(), map[string][]byte{"a": nil}); err != nil { // it was not disturbed
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openAt(t, path)
+}
+
+func TestOpenRefuses(t *testing.T) {
+	write := func(sql string) func(string) error {
+		return func(path string) error {
+			if err := create(path); err != nil {
+				return err
+			}
+			c, err := connect(path)
+			if err != nil {
+				return err
+			}
+			return errors.Join(c.script(sql), c.Close())
+		}
+	}
+	tests := []struct {
+		name    string
+		make    func(path string) error
+		kind    cordon.Kind
+		message string
+	}{
+		{"newer", write(fmt.Sprintf("CREATE TABLE t (a); PRAGMA application_id = %d; PRAGMA user_version = 1000", applicationID)), cordon.Invalid, "has schema 1000, this version of Cordon knows schemas up to"},
+		{"somebody else's", write("CREATE TABLE t (a)"), cordon.Invalid, "not one of Cordon's"},
+		{"somebody else's, versioned", write("PRAGMA user_version = 1"), cordon.Invalid, "not one of Cordon's"},
+		{"no database", func(path string) error {
+			return os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600)
+		}, cordon.Invalid, "not a database"},
+		{"directory", func(path string) error { return os.Mkdir(path, 0o700) }, cordon.Internal, "is a directory"},
+		{"no directory", func(path string) error { return os.Remove(filepath.Dir(path)) }, cordon.Internal, "no such file or directory"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "sub", "cordon.db")
+			if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), tt.make(path)); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := os.ReadFile(path)
+			_, err := Open(t.Context(), path)
+			if err == nil || cordon.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.message) {
+				t.Errorf("error %v, want %q in it", err, tt.message)
+			}
+			if after, _ := os.ReadFile(path); string(after) != string(before) {
+				t.Error("the file was changed")
+			}
+			// Nothing is left open.
+			if l, err := lock(path); err == nil {
+				_ = l.Close()
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestMigrate interrupts migrations and takes them up again.
+func TestMigrate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cordon.db")
+	if err := create(path); err != nil {
+		t.Fatal(err)
+	}
+	c, err := connect(path, pragmas...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	files := fstest.MapFS{
+		"migrations/0001_a.sql": {Data: []byte("CREATE TABLE a (x) STRICT")}, // not valid SQL: a column needs a type
+		"migrations/0002_b.sql": {Data: []byte("CREATE TABLE b (x INTEGER) STRICT; INSERT INTO a VALUES (2); SELECT nonsense")},
+		"migrations/README":     {Data: []byte("not a migration")},
+	}
+	step := func(name string, wantErr string, wantVersion int, wantRows string) {
+		t.Helper()
+		err := migrate(t.Context(), c, path, files)
+		if (err == nil) != (wantErr == "") || err != nil && !strings.Contains(err.Error(), wantErr) {
+			t.Errorf("%s: error %v, want %q", name, err, wantErr)
+		}
+		if v, err := schemaVersion(c, path); err != nil || v != wantVersion {
+			t.Errorf("%s: version %d, %v, want %d", name, v, err, wantVersion)
+		}
+		var rows []string
+		if wantRows != "" {
+			if err := c.each("SELECT group_concat(x) FROM a", func(r *row) { rows = append(rows, r.text()) }); err != nil || rows[0] != wantRows {
+				t.Errorf("%s: rows %q, %v, want %q", name, rows, err, wantRows)
+			}
+		}
+	}
+	step("first is broken", "0001_a.sql", 0, "")
+	files["migrations/0001_a.sql"].Data = []byte("CREATE TABLE a (x INTEGER) STRICT; INSERT INTO a VALUES (1)")
+	step("second is broken", "0002_b.sql", 1, "1")
+	files["migrations/0002_b.sql"].Data = []byte("CREATE TABLE b (x INTEGER) STRICT; INSERT INTO a VALUES (2) -- ends in a comment")
+	step("both", "", 2, "1,2")
+	step("again", "", 2, "1,2")
+	delete(files, "migrations/0002_b.sql")
+	step("older version of Cordon", "Start the newer version", 2, "1,2")
+}
+
+// TestPlans shows how SQLite answers the queries that must stay fast however
+// many rows there are.
+func TestPlans(t *testing.T) {
+	s := openNew(t)
+	id := storetest.Machine("plans", "").ID
+	key, _ := machineKey(id)
+	var b strings.Builder
+	explain := func(name, sql string, args ...any) {
+		t.Helper()
+		fmt.Fprintf(&b, "%s\n", name)
+		err := s.read(t.Context(), func(c *conn) error {
+			return c.eachOnce(t.Context(), "EXPLAIN QUERY PLAN "+sql, func(r *row) {
+				r.next = 3
+				fmt.Fprintf(&b, "    %s\n", r.text())
+			}, args...)
+		})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	list := func(name string, table table, q cordon.Query) {
+		t.Helper()
+		q.Top, q.HasTop = 100, true
+		_, page, err := compile(table, q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		explain(name, page.sql.String(), page.args...)
+	}
+	eq := func(f cordon.Field, v cordon.Value) cordon.Expr {
+		return cordon.Compare{Field: f, Op: cordon.Eq, Value: v}
+	}
+	type q = cordon.Query
+	list("actions", actionsTable, q{})
+	list("actions of a machine", actionsTable, q{Filter: eq("machineId", string(id))})
+	list("actions of a machine of a type", actionsTable, q{Filter: cordon.And{X: eq("type", "Isolate"), Y: eq("machineId", string(id))}})
+	list("actions of some machines", actionsTable, q{Filter: cordon.In{Field: "machineId", Values: []cordon.Value{string(id), string(id)}}})
+	list("action", actionsTable, q{Filter: eq("id", "x")})
+	list("some actions", actionsTable, q{Filter: cordon.In{Field: "id", Values: []cordon.Value{"x", "y"}}})
+	list("pending actions", actionsTable, q{Filter: eq("status", "Pending")})
+	list("open actions", actionsTable, q{Filter: cordon.In{Field: "status", Values: []cordon.Value{"Pending", "InProgress"}}})
+	list("open actions, either or", actionsTable, q{Filter: cordon.Or{X: eq("status", "Pending"), Y: eq("status", "InProgress")}})
+	list("open actions by time", actionsTable, q{Filter: eq("status", "Pending"), OrderBy: []cordon.Sort{{Field: "creationDateTimeUtc"}}})
+	list("actions updated since", actionsTable, q{Filter: cordon.Compare{Field: "lastUpdateDateTimeUtc", Op: cordon.Gt, Value: storetest.Noon}})
+	list("actions updated since, by time", actionsTable, q{Filter: cordon.Compare{Field: "lastUpdateDateTimeUtc", Op: cordon.Gt, Value: storetest.Noon}, OrderBy: []cordon.Sort{{Field: "lastUpdateDateTimeUtc"}}})
+	list("actions created since", actionsTable, q{Filter: cordon.Compare{Field: "creationDateTimeUtc", Op: cordon.Gt, Value: storetest.Noon}})
+	machines := machinesTable(storetest.Noon)
+	list("machines", machines, q{})
+	list("machine", machines, q{Filter: eq("id", string(id))})
+	list("machine of a name", machines, q{Filter: eq("computerDnsName", "x")})
+	list("machines whose names begin", machines, q{Filter: cordon.Match{Field: "computerDnsName", Kind: cordon.StartsWith, Text: "x"}})
+	list("machine of a device id", machines, q{Filter: eq("aadDeviceId", "x")})
+	explain("OpenActions", "SELECT "+actionColumns+" FROM actions a WHERE "+openActions, key)
+	explain("ExpiredActions", expiredActions, int64(0), int64(0), int64(10))
+	explain("CreateAction", nextAction, key)
+	explain("AuditOf", auditOf, "x")
+	golden(t, "plans.txt", b.String())
+}

@@ -1,0 +1,124 @@
+package sqlite
+
+import (
+	"context"
+
+	"github.com/cordon-project/cordon"
+)
+
+// appendAudit writes an entry about the action that has the number seq; 0: it
+// is about none that is in the table.
+func appendAudit(t *tx, seq int64, e cordon.AuditEntry) error {
+	var action, id any
+	if seq != 0 {
+		action = seq
+	} else {
+		id = orNull(string(e.Action))
+	}
+	_, _, err := t.exec("INSERT INTO audit (at, kind, machine, action, action_id, actor, status, detail, evidence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		cordon.Ticks(e.At), string(e.Kind), string(e.Machine), action, id, e.Actor, string(e.Status), e.Detail, e.Evidence)
+	return err
+}
+
+// audit is appendAudit for who does not know the action's number.
+func audit(t *tx, e cordon.AuditEntry) error {
+	var seq int64
+	if e.Action != "" {
+		if err := t.each("SELECT seq FROM actions WHERE id = ?", func(r *row) { seq = r.number() }, string(e.Action)); err != nil {
+			return err
+		}
+	}
+	return appendAudit(t, seq, e)
+}
+
+// Audit implements [cordon.Store]. All entries are written, or none.
+func (s *Store) Audit(ctx context.Context, entries ...cordon.AuditEntry) error {
+	return s.writer.do(ctx, func(t *tx) error {
+		for _, e := range entries {
+			if err := audit(t, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+const auditOf = `SELECT seq, at, kind, machine, actor, status, detail, evidence FROM audit WHERE action = (SELECT seq FROM actions WHERE id = ?1)
+	UNION ALL SELECT seq, at, kind, machine, actor, status, detail, evidence FROM audit WHERE action_id = ?1 ORDER BY seq`
+
+// AuditOf implements [cordon.Store].
+func (s *Store) AuditOf(ctx context.Context, id cordon.ActionID) (entries []cordon.AuditEntry, err error) {
+	if id == "" {
+		return nil, nil
+	}
+	err = s.read(ctx, func(c *conn) error {
+		return c.each(auditOf,
+			func(r *row) {
+				entries = append(entries, cordon.AuditEntry{
+					Seq: r.number(), At: r.time(), Kind: cordon.AuditKind(r.text()), Machine: cordon.MachineID(r.text()), Action: id,
+					Actor: r.text(), Status: cordon.Status(r.text()), Detail: r.text(), Evidence: r.text(),
+				})
+			}, string(id))
+	})
+	return entries, err
+}
+
+// Application implements [cordon.Store].
+func (s *Store) Application(ctx context.Context, clientID string) (cordon.Application, error) {
+	a := cordon.Application{ClientID: clientID}
+	found := false
+	err := s.read(ctx, func(c *conn) error {
+		return c.each("SELECT object_id, display_name, secret_hash, permissions, created FROM applications WHERE client_id = ?", func(r *row) {
+			found = true
+			a.ObjectID, a.DisplayName = r.text(), r.text()
+			copy(a.SecretHash[:], r.blob())
+			r.document(&a.Permissions)
+			a.Created = r.time()
+		}, clientID)
+	})
+	if err != nil {
+		return cordon.Application{}, err
+	}
+	if !found {
+		return cordon.Application{}, cordon.Errorf(cordon.NotFound, "", "Application %s was not found", clientID)
+	}
+	return a, nil
+}
+
+// PutApplication implements [cordon.Store].
+func (s *Store) PutApplication(ctx context.Context, a cordon.Application) error {
+	permissions, err := document(a.Permissions)
+	if err != nil {
+		return err
+	}
+	return s.writer.do(ctx, func(t *tx) error {
+		_, _, err := t.exec("INSERT OR REPLACE INTO applications (client_id, object_id, display_name, secret_hash, permissions, created) VALUES (?, ?, ?, ?, ?, ?)",
+			a.ClientID, a.ObjectID, a.DisplayName, a.SecretHash[:], permissions, cordon.Ticks(a.Created))
+		return err
+	})
+}
+
+// Setting implements [cordon.Store].
+func (s *Store) Setting(ctx context.Context, name string) (value []byte, err error) {
+	found := false
+	err = s.read(ctx, func(c *conn) error {
+		return c.each("SELECT value FROM settings WHERE name = ?", func(r *row) { found, value = true, r.blob() }, name)
+	})
+	if err == nil && !found {
+		err = cordon.Errorf(cordon.NotFound, "", "Setting %s was not found", name)
+	}
+	return value, err
+}
+
+// PutSettings implements [cordon.Store].
+func (s *Store) PutSettings(ctx context.Context, values map[string][]byte) error {
+	return s.writer.do(ctx, func(t *tx) error {
+		for name, value := range values {
+			// The driver takes an empty value for NULL.
+			if _, _, err := t.exec("INSERT OR REPLACE INTO settings (name, value) VALUES (?, coalesce(?, x''))", name, value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,162 @@
+// Package sqlite is the [cordon.Store] in a single SQLite file.
+//
+// # What it owns
+//
+// The file, its -wal and -shm files, and a -lock file beside it that keeps
+// other processes out. One goroutine owns the only connection that writes; a few
+// read-only connections serve queries, each used by one caller at a time.
+//
+// # What it promises
+//
+// A method that changes something returns nil after its transaction was flushed
+// to disk (journal_mode=WAL, synchronous=FULL). All changes that wait while the disk
+// flushes share the next transaction, so that the flush is paid once for many;
+// each is still all or nothing on its own. Changes take effect in the order in
+// which the writer takes them up, and a caller sees its own. A query sees one
+// state of the database.
+//
+// A context that ends before a change has begun withdraws it; after that the
+// change is made and its result is returned.
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cordon-project/cordon"
+)
+
+// readers is the number of read-only connections: more than one so that a long
+// list does not hold up the look-up of a machine, few because each has a cache.
+const readers = 4
+
+// pragmas are set on every connection. The cache (in KiB) is small on purpose:
+// SQLite walks over the whole of it at the end of most transactions, and the
+// operating system caches the file anyway.
+var pragmas = []string{"busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL", "cache_size = -4096"}
+
+// Store is a database file that is open. It implements [cordon.Store].
+type Store struct {
+	now     func() time.Time
+	lock    *os.File
+	writer  *writer
+	readers chan *conn    // those that nobody uses
+	closing chan struct{} // closed by Close
+	close   func() error
+}
+
+var _ cordon.Store = (*Store)(nil)
+
+// An Option changes how a store works.
+type Option func(*Store)
+
+// Clock sets what tells the time, by which queries judge whether a machine is
+// active. The default is [time.Now].
+func Clock(now func() time.Time) Option { return func(s *Store) { s.now = now } }
+
+// Open opens the database in the file path, which it makes (mode 0600) if there
+// is none, and brings its schema up to date. It is an error of kind Unavailable
+// if another process has it open, and of kind Invalid if the file is not a Cordon
+// database or has been written by a newer version of Cordon.
+func Open(ctx context.Context, path string, opts ...Option) (_ *Store, err error) {
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
+	s := &Store{now: time.Now, readers: make(chan *conn, readers), closing: make(chan struct{})}
+	for _, o := range opts {
+		o(s)
+	}
+	// What was opened is closed in reverse order: the writing connection is the
+	// last, so that it folds the -wal file into the database and removes it.
+	var closers []func() error
+	s.close = sync.OnceValue(func() error {
+		var errs []error
+		for i := len(closers) - 1; i >= 0; i-- {
+			errs = append(errs, closers[i]())
+		}
+		return errors.Join(errs...)
+	})
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.lock, err = lock(path); err != nil {
+		return nil, err
+	}
+	closers = append(closers, s.lock.Close)
+	if err := create(path); err != nil {
+		return nil, fmt.Errorf("create database: %w", err)
+	}
+	w, err := connect(path, append(pragmas, "wal_autocheckpoint = 4000", "journal_size_limit = 67108864")...)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, failure(err))
+	}
+	closers = append(closers, w.Close)
+	if err := migrate(ctx, w, path, migrations); err != nil {
+		return nil, err
+	}
+	for range readers {
+		r, err := connect(path, append(pragmas, "query_only = ON")...)
+		if err != nil {
+			return nil, fmt.Errorf("open database %s for reading: %w", path, failure(err))
+		}
+		closers = append(closers, r.Close)
+		s.readers <- r
+	}
+	s.writer = startWriter(w)
+	return s, nil
+}
+
+// Close finishes the changes that were submitted and the queries that run, and
+// closes the file. Calls that come later fail with an error of kind Unavailable.
+func (s *Store) Close() error {
+	s.writer.stop()
+	select {
+	case <-s.closing:
+	default:
+		close(s.closing)
+	}
+	return s.close()
+}
+
+// create makes the file if it is not there, and readable for its owner only.
+// SQLite gives the files beside it the same mode.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// read calls f with a connection for reading.
+func (s *Store) read(ctx context.Context, f func(*conn) error) error {
+	var c *conn
+	select {
+	case <-s.closing:
+		return errClosed
+	default:
+	}
+	select {
+	case c = <-s.readers:
+	case <-s.closing:
+		return errClosed
+	case <-ctx.Done():
+		return failure(ctx.Err())
+	}
+	defer func() { s.readers <- c }()
+	return f(c)
+}

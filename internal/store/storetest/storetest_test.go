@@ -1,0 +1,15 @@
+package storetest_test
+
+import (
+	"testing"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/storetest"
+	"github.com/cordon-project/cordon/internal/testkit/memstore"
+)
+
+// TestMemory holds that the suite asks for nothing that the interface does not
+// promise, and that the store of other tests keeps the promises.
+func TestMemory(t *testing.T) {
+	storetest.Run(t, func(*testing.T) cordon.Store { return new(memstore.Store) })
+}

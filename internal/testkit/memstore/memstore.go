@@ -1,0 +1,322 @@
+// Package memstore is a [cordon.Store] in memory, for tests.
+//
+// It keeps every promise of the interface but durability, answers queries by
+// their definition ([cordon.Holds]), and is strict where a real store may be
+// lucky: it calls each [cordon.ActionChange] twice and panics if the two differ,
+// and it shares no memory with its callers. [Store.Hook] makes it fail before or
+// after a change, which is what a crash of the server looks like from outside.
+package memstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cordon-project/cordon"
+)
+
+// Store is an empty store when zero. It must not be copied.
+type Store struct {
+	// Hook, if set, is called around every method that changes something: with
+	// done false before the change, with done true when it has been made. If it
+	// returns an error the method returns that: before the change nothing was
+	// written, after it everything was, and the caller does not learn it. It is set
+	// before the first call. It must not call the store.
+	Hook func(method string, done bool) error
+
+	mu       sync.Mutex
+	actions  []cordon.Action // in the order of their creation
+	machines map[cordon.MachineID]cordon.Machine
+	audit    []cordon.AuditEntry
+	apps     map[string]cordon.Application
+	settings map[string][]byte
+}
+
+var _ cordon.Store = (*Store)(nil)
+
+// change runs a method's change between the two calls of the hook.
+func (s *Store) change(method string, change func() error) error {
+	if s.Hook != nil {
+		if err := s.Hook(method, false); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	err := change()
+	s.mu.Unlock()
+	if err == nil && s.Hook != nil {
+		return s.Hook(method, true)
+	}
+	return err
+}
+
+func (s *Store) log(entries ...cordon.AuditEntry) {
+	for _, e := range entries {
+		e.Seq = int64(len(s.audit)) + 1
+		s.audit = append(s.audit, e)
+	}
+}
+
+// CreateAction implements [cordon.Store].
+func (s *Store) CreateAction(_ context.Context, d cordon.ActionDraft) (a cordon.Action, err error) {
+	err = s.change("CreateAction", func() error {
+		m, ok := s.machines[d.Machine]
+		if !ok {
+			return cordon.Errorf(cordon.NotFound, "", "Machine %s was not found", d.Machine)
+		}
+		if slices.ContainsFunc(s.actions, func(a cordon.Action) bool {
+			return a.Machine == d.Machine && a.Type == d.Type && !a.Status.Terminal()
+		}) {
+			return cordon.Errorf(cordon.Conflict, cordon.CodeActionInProgress, "Action is already in progress")
+		}
+		m.Generation++
+		s.machines[m.ID] = m
+		a = d.Open(m.Generation, m.Facts.DNSName)
+		s.actions = append(s.actions, clone(a))
+		s.log(cordon.AuditEntry{At: d.Created, Kind: cordon.AuditCreated, Machine: m.ID, Action: a.ID, Actor: d.RequestorID, Status: a.Status, Detail: d.Comment})
+		return nil
+	})
+	return a, err
+}
+
+// ChangeAction implements [cordon.Store].
+func (s *Store) ChangeAction(_ context.Context, id cordon.ActionID, change cordon.ActionChange) (a cordon.Action, err error) {
+	err = s.change("ChangeAction", func() error {
+		i, err := s.index(id)
+		if err != nil {
+			return err
+		}
+		twin, twinEntries, _ := change(clone(s.actions[i]))
+		after, entries, err := change(clone(s.actions[i]))
+		if !reflect.DeepEqual(twin, after) || !reflect.DeepEqual(twinEntries, entries) {
+			panic(fmt.Sprintf("the change of action %s is not pure: %+v, then %+v", id, twin, after))
+		}
+		if err != nil {
+			return err
+		}
+		s.actions[i] = clone(after)
+		s.log(entries...)
+		a = after
+		return nil
+	})
+	return a, err
+}
+
+func (s *Store) index(id cordon.ActionID) (int, error) {
+	i := slices.IndexFunc(s.actions, func(a cordon.Action) bool { return a.ID == id })
+	if i < 0 {
+		return i, cordon.Errorf(cordon.NotFound, "", "Machine action %s was not found", id)
+	}
+	return i, nil
+}
+
+func clone(a cordon.Action) cordon.Action {
+	if a.Delivered != nil {
+		t := *a.Delivered
+		a.Delivered = &t
+	}
+	if a.Cancel != nil {
+		c := *a.Cancel
+		a.Cancel = &c
+	}
+	return a
+}
+
+// Action implements [cordon.Store].
+func (s *Store) Action(_ context.Context, id cordon.ActionID) (cordon.Action, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, err := s.index(id)
+	if err != nil {
+		return cordon.Action{}, err
+	}
+	return clone(s.actions[i]), nil
+}
+
+// actionsWhere returns copies, oldest first.
+func (s *Store) actionsWhere(match func(cordon.Action) bool) (found []cordon.Action) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.actions {
+		if match(a) {
+			found = append(found, clone(a))
+		}
+	}
+	return found
+}
+
+// OpenActions implements [cordon.Store].
+func (s *Store) OpenActions(_ context.Context, m cordon.MachineID) ([]cordon.Action, error) {
+	open := s.actionsWhere(func(a cordon.Action) bool { return a.Machine == m && !a.Status.Terminal() })
+	slices.SortFunc(open, func(a, b cordon.Action) int { return cmp.Compare(a.Generation, b.Generation) })
+	return open, nil
+}
+
+// ExpiredActions implements [cordon.Store].
+func (s *Store) ExpiredActions(_ context.Context, now time.Time, limit int) ([]cordon.ActionID, error) {
+	var ids []cordon.ActionID
+	for _, a := range s.actionsWhere(func(a cordon.Action) bool { return a.Expire(now).Status != a.Status }) {
+		ids = append(ids, a.ID)
+	}
+	return ids[:min(limit, len(ids))], nil
+}
+
+// EnrolMachine implements [cordon.Store].
+func (s *Store) EnrolMachine(_ context.Context, m cordon.Machine) (created bool, err error) {
+	err = s.change("EnrolMachine", func() error {
+		if s.machines == nil {
+			s.machines = make(map[cordon.MachineID]cordon.Machine)
+		}
+		known, ok := s.machines[m.ID]
+		created = !ok
+		if ok {
+			known.Facts, known.LastSeen = m.Facts, m.LastSeen
+			m = known
+		}
+		s.machines[m.ID] = m
+		s.log(cordon.AuditEntry{At: m.LastSeen, Kind: cordon.AuditEnrolled, Machine: m.ID, Actor: string(m.ID)})
+		return nil
+	})
+	return created, err
+}
+
+// Machine implements [cordon.Store].
+func (s *Store) Machine(_ context.Context, id cordon.MachineID) (cordon.Machine, error) {
+	found := s.machinesWhere(func(m cordon.Machine) bool { return m.ID == id })
+	if len(found) == 0 {
+		return cordon.Machine{}, cordon.Errorf(cordon.NotFound, "", "Machine %s was not found", id)
+	}
+	return found[0], nil
+}
+
+// MachineByDeviceID implements [cordon.Store].
+func (s *Store) MachineByDeviceID(_ context.Context, deviceID string) (cordon.Machine, error) {
+	found := s.machinesWhere(func(m cordon.Machine) bool { return m.DeviceID == deviceID })
+	if len(found) == 0 {
+		return cordon.Machine{}, cordon.Errorf(cordon.NotFound, "", "Machine %s was not found", deviceID)
+	}
+	return found[0], nil
+}
+
+// MachinesByName implements [cordon.Store].
+func (s *Store) MachinesByName(_ context.Context, name string, limit int) ([]cordon.Machine, error) {
+	found := s.machinesWhere(func(m cordon.Machine) bool { return cordon.Fold(m.Facts.DNSName) == cordon.Fold(name) })
+	return found[:min(limit, len(found))], nil
+}
+
+// machinesWhere returns the machines in the order of their ids.
+func (s *Store) machinesWhere(match func(cordon.Machine) bool) (found []cordon.Machine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(s.machines)) {
+		if m := s.machines[id]; match(m) {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+// MachineSaid implements [cordon.Store].
+func (s *Store) MachineSaid(_ context.Context, id cordon.MachineID, f *cordon.Facts, o cordon.Observed, at time.Time) error {
+	return s.change("MachineSaid", func() error {
+		m, ok := s.machines[id]
+		if !ok {
+			return cordon.Errorf(cordon.NotFound, "", "Machine %s was not found", id)
+		}
+		if f != nil {
+			m.Facts = *f
+		}
+		m.Observed, m.Generation = o, max(m.Generation, o.Generation)
+		if at.After(m.LastSeen) {
+			m.LastSeen = at
+		}
+		s.machines[id] = m
+		return nil
+	})
+}
+
+// TouchMachines implements [cordon.Store].
+func (s *Store) TouchMachines(_ context.Context, seen map[cordon.MachineID]time.Time) error {
+	return s.change("TouchMachines", func() error {
+		for id, at := range seen {
+			if m, ok := s.machines[id]; ok && at.After(m.LastSeen) {
+				m.LastSeen = at
+				s.machines[id] = m
+			}
+		}
+		return nil
+	})
+}
+
+// Audit implements [cordon.Store].
+func (s *Store) Audit(_ context.Context, entries ...cordon.AuditEntry) error {
+	return s.change("Audit", func() error {
+		s.log(entries...)
+		return nil
+	})
+}
+
+// AuditOf implements [cordon.Store].
+func (s *Store) AuditOf(_ context.Context, id cordon.ActionID) ([]cordon.AuditEntry, error) {
+	return slices.DeleteFunc(s.AuditLog(), func(e cordon.AuditEntry) bool { return e.Action != id }), nil
+}
+
+// AuditLog returns the whole audit log, oldest first.
+func (s *Store) AuditLog() []cordon.AuditEntry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.audit)
+}
+
+// Application implements [cordon.Store].
+func (s *Store) Application(_ context.Context, clientID string) (cordon.Application, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a, ok := s.apps[clientID]
+	if !ok {
+		return a, cordon.Errorf(cordon.NotFound, "", "Application %s was not found", clientID)
+	}
+	a.Permissions = slices.Clone(a.Permissions)
+	return a, nil
+}
+
+// PutApplication implements [cordon.Store].
+func (s *Store) PutApplication(_ context.Context, a cordon.Application) error {
+	return s.change("PutApplication", func() error {
+		if s.apps == nil {
+			s.apps = make(map[string]cordon.Application)
+		}
+		a.Permissions = slices.Clone(a.Permissions)
+		s.apps[a.ClientID] = a
+		return nil
+	})
+}
+
+// Setting implements [cordon.Store].
+func (s *Store) Setting(_ context.Context, name string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.settings[name]
+	if !ok {
+		return nil, cordon.Errorf(cordon.NotFound, "", "Setting %s was not found", name)
+	}
+	return slices.Clone(v), nil
+}
+
+// PutSettings implements [cordon.Store].
+func (s *Store) PutSettings(_ context.Context, values map[string][]byte) error {
+	return s.change("PutSettings", func() error {
+		if s.settings == nil {
+			s.settings = make(map[string][]byte)
+		}
+		for name, v := range values {
+			s.settings[name] = slices.Clone(v)
+		}
+		return nil
+	})
+}
