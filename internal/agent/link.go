@@ -1,0 +1,529 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/wire"
+)
+
+// linkStatus is what is known of the connection, for people.
+type linkStatus struct {
+	Transport string    // websocket, sync; empty: not connected
+	Since     time.Time // of the above
+	LastError string
+}
+
+// Bounds of the reconnect delay: full jitter below a ceiling that doubles.
+const (
+	firstCeiling = time.Second
+	lastCeiling  = 5 * time.Minute
+	// wsRetry is how long the long-poll fallback is used before the WebSocket is
+	// tried again.
+	wsRetry = 5 * time.Minute
+	// answerWithin is how long the server may take for an answer, beyond the time
+	// that a long poll asks it to wait.
+	answerWithin = 20 * time.Second
+	// refusedPause is how long a long poll waits before it asks again for an order
+	// that could not be taken up, because the server offers it again at once.
+	refusedPause = time.Minute
+)
+
+// client speaks HTTP to the server, with a proof on each request.
+type client struct {
+	base string
+	http *http.Client
+	key  ed25519.PrivateKey
+	now  func() time.Time
+	skew time.Duration // server's clock minus ours, unverified: dates proofs and nothing else
+}
+
+func newClient(cfg Config, key ed25519.PrivateKey) (*client, error) {
+	u, err := url.Parse(cfg.Server)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "the server's URL %q must be of the form https://host[:port]", cfg.Server)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		pem, err := os.ReadFile(cfg.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read CA file: %w", err)
+		}
+		t.TLSClientConfig.RootCAs = x509.NewCertPool()
+		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("the CA file %s holds no PEM certificate", cfg.CAFile)
+		}
+	}
+	t.ForceAttemptHTTP2 = false // a WebSocket upgrade is HTTP/1.1, and one connection serves both
+	return &client{base: strings.TrimRight(cfg.Server, "/"), http: &http.Client{Transport: t}, key: key, now: cfg.Now}, nil
+}
+
+// serverError is an answer that says no.
+type serverError struct {
+	status int
+	text   string
+}
+
+func (e *serverError) Error() string { return e.text }
+
+func (c *client) proof(method, path string) (string, error) {
+	p, err := seal.SignProof(seal.Proof{
+		Machine: cordon.IDOfKey(c.key.Public().(ed25519.PublicKey)), Method: method, Path: path,
+		At: c.now().Add(c.skew).UTC(), ID: rand.Text(),
+	}, c.key)
+	return wire.Scheme + " " + p, err
+}
+
+// do sends one request. If the server does not accept the proof, the clock that
+// it names is used and the request sent once more.
+func (c *client) do(ctx context.Context, path string, in, out any) error {
+	err := c.once(ctx, path, in, out)
+	var no *serverError
+	if errors.As(err, &no) && no.status == http.StatusUnauthorized {
+		err = c.once(ctx, path, in, out)
+	}
+	return err
+}
+
+func (c *client) once(ctx context.Context, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, wire.MaxWait+answerWithin)
+	defer cancel()
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	proof, err := c.proof(http.MethodPost, path)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", proof)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end or given up
+	if resp.StatusCode != http.StatusOK {
+		no, _ := c.problem(resp)
+		return no
+	}
+	return json.NewDecoder(io.LimitReader(resp.Body, wire.MaxMessage)).Decode(out)
+}
+
+// problem reads an answer that says no, and learns the server's clock from it.
+// own reports that the server itself gave it, and not something in between.
+func (c *client) problem(resp *http.Response) (no *serverError, own bool) {
+	var p wire.Problem
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil || json.Unmarshal(data, &p) != nil || p.Error == "" || p.Now.IsZero() {
+		return &serverError{resp.StatusCode, "the server answered " + resp.Status}, false
+	}
+	c.skew = p.Now.Sub(c.now())
+	return &serverError{resp.StatusCode, p.Error}, true
+}
+
+// Run enrols if need be and serves the server's orders until ctx ends. It
+// returns an error only for what cannot mend itself: a wrong URL or CA file, or an
+// enrolment that the server refuses.
+func (a *Agent) Run(ctx context.Context) error {
+	c, err := newClient(a.cfg, a.key)
+	if err != nil {
+		return err
+	}
+	defer c.http.CloseIdleConnections()
+	ceiling := firstCeiling
+	for ctx.Err() == nil {
+		greeted := false
+		err := a.converse(ctx, c, func() { greeted = true })
+		if ctx.Err() != nil {
+			break
+		}
+		if err == nil {
+			continue
+		}
+		if cordon.CodeOf(err) == cordon.CodeEnrollmentRefused {
+			return err
+		}
+		a.setLink("", err)
+		if greeted {
+			ceiling = firstCeiling
+		}
+		wait, randErr := jitter(ceiling)
+		if randErr != nil {
+			return randErr
+		}
+		a.cfg.Log.WarnContext(ctx, "not connected", "err", err, "retryIn", wait.Round(time.Millisecond))
+		ceiling = min(2*ceiling, lastCeiling)
+		if !sleep(ctx, wait) {
+			break
+		}
+	}
+	return nil
+}
+
+func jitter(ceiling time.Duration) (time.Duration, error) {
+	n, err := rand.Int(rand.Reader, big.NewInt(int64(ceiling)))
+	if err != nil {
+		return 0, fmt.Errorf("draw reconnect delay: %w", err)
+	}
+	return time.Duration(n.Int64()), nil
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+func (a *Agent) setLink(transport string, err error) {
+	a.linkMu.Lock()
+	defer a.linkMu.Unlock()
+	if transport != a.link.Transport {
+		a.link.Since = a.cfg.Now()
+	}
+	a.link.Transport = transport
+	if err != nil {
+		a.link.LastError = err.Error()
+	} else {
+		a.link.LastError = ""
+	}
+}
+
+// converse is one try: enrol if need be, then the WebSocket, then, where that
+// does not get through but plain requests do, the long poll. It returns when
+// the conversation broke. greeted is called once the server has answered.
+func (a *Agent) converse(ctx context.Context, c *client, greeted func()) error {
+	if a.id == nil {
+		if err := a.enrol(ctx, c); err != nil {
+			return err
+		}
+	}
+	err := a.converseWS(ctx, c, greeted)
+	if ctx.Err() != nil || !errors.Is(err, errNoUpgrade) {
+		return err
+	}
+	a.cfg.Log.InfoContext(ctx, "WebSocket does not get through, falling back to long polls", "err", err)
+	return a.conversePoll(ctx, c, greeted)
+}
+
+// errNoUpgrade says that the WebSocket could not be opened, which may be the
+// doing of something between agent and server.
+var errNoUpgrade = errors.New("WebSocket not opened")
+
+func (a *Agent) dial(ctx context.Context, c *client) (*websocket.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	proof, err := c.proof(http.MethodGet, wire.ConnectPath)
+	if err != nil {
+		return nil, err
+	}
+	ws, resp, err := websocket.Dial(ctx, c.base+wire.ConnectPath, &websocket.DialOptions{
+		HTTPClient: c.http, HTTPHeader: http.Header{"Authorization": {proof}}, CompressionMode: websocket.CompressionDisabled,
+	})
+	if err == nil {
+		ws.SetReadLimit(wire.MaxMessage)
+		return ws, nil
+	}
+	if resp != nil {
+		if no, own := c.problem(resp); own {
+			return nil, no
+		}
+	}
+	return nil, fmt.Errorf("%w: %w", errNoUpgrade, err)
+}
+
+func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error {
+	ws, err := a.dial(run, c)
+	var no *serverError
+	if errors.As(err, &no) && no.status == http.StatusUnauthorized {
+		ws, err = a.dial(run, c) // once more, with the clock that the answer named
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(run)
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer cancel()
+	defer func() { _ = ws.CloseNow() }() // it may be closed already
+	say := func(m wire.FromAgent) error { return a.tell(ctx, ws, m) }
+	orders := make(chan []string, 1)
+	parts.Go(func() {
+		defer cancel()
+		a.keepAlive(ctx, ws)
+	})
+	parts.Go(func() {
+		defer cancel()
+		a.obey(run, ctx, orders, say)
+	})
+
+	hello, err := a.hello()
+	if err == nil {
+		err = say(hello)
+	}
+	if err != nil {
+		return err
+	}
+	for heard := false; ; heard = true {
+		data, err := read(ctx, ws, heard)
+		if err != nil {
+			return err
+		}
+		var m wire.FromServer
+		if err := json.Unmarshal(data, &m); err != nil {
+			return fmt.Errorf("read message: %w", err)
+		}
+		a.setLink("websocket", nil)
+		greeted()
+		a.hear(ctx, m)
+		if len(m.Orders) > 0 {
+			// Every list holds all orders that are open, so the newest is enough.
+			select {
+			case <-orders:
+			default:
+			}
+			orders <- m.Orders
+		}
+	}
+}
+
+// read reads one message. Where nothing comes back at all, the WebSocket is as
+// good as not opened.
+func read(ctx context.Context, ws *websocket.Conn, heard bool) ([]byte, error) {
+	if heard {
+		_, data, err := ws.Read(ctx)
+		if err != nil {
+			err = fmt.Errorf("connection lost: %w", err)
+		}
+		return data, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	_, data, err := ws.Read(ctx)
+	if err != nil {
+		err = fmt.Errorf("%w: no answer came through it: %w", errNoUpgrade, err)
+	}
+	return data, err
+}
+
+// obey takes up the orders that a connection brings, beside its reader, because
+// one may take minutes and the connection has to be kept alive meanwhile. An
+// order that was begun is finished even if the connection breaks; only the end
+// of run interrupts it.
+func (a *Agent) obey(run, ctx context.Context, orders <-chan []string, say func(wire.FromAgent) error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case list := <-orders:
+			tell := func(report string) { _ = say(wire.FromAgent{Capability: wire.Capability, Reports: []string{report}}) }
+			reports, _ := a.takeAll(run, list, tell)
+			if len(reports) > 0 && say(wire.FromAgent{Capability: wire.Capability, Reports: reports}) != nil {
+				return
+			}
+		}
+	}
+}
+
+// takeAll takes up orders one after the other and returns the reports that
+// answer them. refused tells that there was one that could not be taken up.
+func (a *Agent) takeAll(ctx context.Context, orders []string, progress func(string)) (reports []string, refused bool) {
+	for _, jws := range orders {
+		report, err := a.Take(ctx, jws, false, progress)
+		if err != nil {
+			refused = true
+			a.cfg.Log.DebugContext(ctx, "order not taken up", "err", err)
+		}
+		if report != "" {
+			reports = append(reports, report)
+		}
+	}
+	return reports, refused
+}
+
+// keepAlive pings, so that both ends and everything between notice a dead
+// connection, and now and then asks for what a lost nudge would have told. When
+// woken it tells what the server has not settled.
+func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
+	ping, ask := time.NewTicker(wire.PingEvery), time.NewTicker(wire.SyncEvery)
+	defer ping.Stop()
+	defer ask.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-ping.C:
+			ctx, done := context.WithTimeout(ctx, wire.PingEvery)
+			err = ws.Ping(ctx)
+			done()
+		case <-ask.C:
+			err = a.tell(ctx, ws, a.ask())
+		case <-a.awake:
+			err = a.tell(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: a.outbox()})
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (a *Agent) tell(ctx context.Context, ws *websocket.Conn, m wire.FromAgent) error {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return ws.Write(ctx, websocket.MessageText, data)
+}
+
+func (a *Agent) conversePoll(ctx context.Context, c *client, greeted func()) error {
+	exchange := func(msg wire.FromAgent) (orders []string, err error) {
+		var answer wire.FromServer
+		if err := c.do(ctx, wire.SyncPath, msg, &answer); err != nil {
+			return nil, err
+		}
+		a.setLink("sync", nil)
+		greeted()
+		a.hear(ctx, answer)
+		return answer.Orders, nil
+	}
+	tell := func(reports ...string) error {
+		_, err := exchange(wire.FromAgent{Capability: wire.Capability, Reports: reports})
+		return err
+	}
+	for end := a.cfg.Now().Add(wsRetry); a.cfg.Now().Before(end); {
+		msg, err := a.hello()
+		if err != nil {
+			return err
+		}
+		msg.WaitMS = int(wire.MaxWait.Milliseconds())
+		orders, err := exchange(msg)
+		if err != nil {
+			return err
+		}
+		reports, refused := a.takeAll(ctx, orders, func(report string) { _ = tell(report) })
+		if len(reports) > 0 {
+			if err := tell(reports...); err != nil {
+				return err
+			}
+		}
+		if refused && !sleep(ctx, refusedPause) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// hello is the first message of a conversation: everything the server needs to
+// know, and a question for everything that waits.
+func (a *Agent) hello() (wire.FromAgent, error) {
+	facts, err := a.cfg.Facts()
+	if err != nil {
+		return wire.FromAgent{}, fmt.Errorf("read machine facts: %w", err)
+	}
+	m := a.ask()
+	m.Facts = &facts
+	return m, nil
+}
+
+// ask tells what the server has not yet taken in and asks for orders and the time.
+func (a *Agent) ask() wire.FromAgent {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked = question{nonce: rand.Text(), at: a.cfg.Now()}
+	o := a.observe()
+	return wire.FromAgent{Capability: wire.Capability, Nonce: a.asked.nonce, Observed: &o, Reports: a.st.reports()}
+}
+
+// outbox returns the reports that the server has not settled.
+func (a *Agent) outbox() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.st.reports()
+}
+
+// hear takes in what a message says besides its orders.
+func (a *Agent) hear(ctx context.Context, m wire.FromServer) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m.Time != "" {
+		a.learnTime(ctx, m.Time)
+	}
+	if a.st.settle(m.Settled) {
+		if err := a.dir.save(stateFile, a.st); err != nil {
+			a.cfg.Log.ErrorContext(ctx, "settled reports could not be dropped from disk, they will be sent again", "err", err)
+		}
+	}
+	a.publish()
+}
+
+// question is what a server's word on the time has to answer.
+type question struct {
+	nonce string
+	at    time.Time // by this machine's clock
+}
+
+// clock is the server's word on the time. It holds from when it was asked for,
+// not from when it came: a long poll may have held it back, and this way it is
+// never behind the server's clock.
+type clock struct {
+	server time.Time
+	own    time.Time // this machine's clock when it asked; zero: never heard
+}
+
+// offset returns the server's clock minus this machine's, which says now. What
+// counts is the time that has passed, so it stays right when somebody sets the
+// machine's clock, as far as its readings are monotonic (package time).
+func (c clock) offset(now time.Time) time.Duration {
+	if c.own.IsZero() {
+		return 0
+	}
+	return c.server.Add(now.Sub(c.own)).Sub(now)
+}
+
+// plainlyWrong is a difference between the clocks that no delay explains.
+const plainlyWrong = 5 * time.Minute
+
+// learnTime is called with mu held. A word that does not verify or does not
+// answer the last question is ignored: what was known before stands.
+func (a *Agent) learnTime(ctx context.Context, jws string) {
+	t, err := seal.OpenTime(jws, a.orderKey)
+	if err != nil || t.Machine != a.id.Machine || t.Nonce != a.asked.nonce {
+		return
+	}
+	a.clock = clock{server: t.Now, own: a.asked.at}
+	if offset := a.clock.offset(a.cfg.Now()); offset.Abs() > plainlyWrong {
+		a.cfg.Log.WarnContext(ctx, "this machine's clock is plainly wrong", "offset", offset.Round(time.Second))
+	}
+}

@@ -1,0 +1,178 @@
+package agent
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/test/lab"
+)
+
+// serveLocal serves an agent's socket until the test ends.
+func serveLocal(t *testing.T, a *Agent) *Local {
+	t.Helper()
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.ServeLocal(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the socket ended with %v", err)
+		}
+	})
+	local := DialLocal(a.dir.path)
+	for { // the socket is there as soon as it was made: no answer before that is an error at once
+		if _, err := local.Status(t.Context()); err == nil {
+			return local
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the socket ended with %v", err)
+		default:
+		}
+	}
+}
+
+func TestCarriedOrder(t *testing.T) {
+	f := newFixture(t)
+	local := serveLocal(t, f.Agent)
+	apply := func(jws string) Applied {
+		t.Helper()
+		got, err := local.Apply(t.Context(), strings.NewReader(jws))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	got := apply(f.sign(f.order(3, cordon.RestrictOrder)) + "\n") // as a file has it
+	if got.State != cordon.ReportSucceeded || got.Error != "" || f.read(got.Report).Action != "a3" || f.kernel.inMode() != cordon.ModeEnforce {
+		t.Errorf("got %+v, in mode %s", got, f.kernel.inMode())
+	}
+	if got = apply(f.sign(f.order(2, cordon.UnrestrictOrder))); got.State != cordon.ReportCancelled || got.Error != "generation 3 is in force, which is newer than the order's 2" {
+		t.Errorf("older: %+v", got)
+	}
+	stranger, err := seal.Order(f.order(4, cordon.UnrestrictOrder), seedKey(9))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got = apply(stranger); got.State != cordon.ReportRefused || !strings.Contains(got.Error, "was not made with the expected key") || f.read(got.Report).State != cordon.ReportRefused {
+		t.Errorf("forged: %+v", got)
+	}
+	if got = apply(strings.Repeat("x", seal.MaxSize+1)); got.State != cordon.ReportRefused || got.Error != "an order has at most 98304 bytes" {
+		t.Errorf("too long: %+v", got)
+	}
+	f.now = hours(100)
+	if got = apply(f.sign(f.order(5, cordon.UnrestrictOrder))); got.State != cordon.ReportFailed || !strings.HasPrefix(got.Error, "the order expired at ") {
+		t.Errorf("expired: %+v", got)
+	}
+	if f.kernel.inMode() != cordon.ModeEnforce {
+		t.Errorf("in mode %s", f.kernel.inMode())
+	}
+	// What was decided waits for the server; what was refused does not.
+	if d := cmp.Diff([]string{"a3 Succeeded", "a2 Cancelled", "a5 Failed"}, f.outboxStates()); d != "" {
+		t.Errorf("outbox (-want +got):\n%s", d)
+	}
+}
+
+func TestLocalStatus(t *testing.T) {
+	f := newFixture(t)
+	local := serveLocal(t, f.Agent)
+	f.obey(f.order(1, cordon.RestrictOrder))
+	got, err := local.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := f.Status()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("over the socket (-want +got):\n%s", d)
+	}
+	if got.Machine != f.id || got.Tenant != "tenant" || got.Standing.Action != "a1" || got.Unsettled != 1 || got.Applying || got.Transport != "" || !got.Observed.Restricted() || got.Observed.Generation != 1 || len(got.OrderKey) != 64 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestSocketIsForRootOnly(t *testing.T) {
+	f := newFixture(t)
+	serveLocal(t, f.Agent)
+	info, err := os.Stat(filepath.Join(f.dir, SocketName))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+func TestStaleSocketIsReplaced(t *testing.T) {
+	f := newFixture(t)
+	l, err := net.Listen("unix", filepath.Join(f.dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // as when the agent was killed
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	serveLocal(t, f.Agent)
+}
+
+func TestNoAgentIsRunning(t *testing.T) {
+	_, err := DialLocal(t.TempDir()).Status(t.Context())
+	if err == nil || !strings.HasPrefix(err.Error(), "reach agent: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSomethingElseAnswersOnTheSocket(t *testing.T) {
+	dir := t.TempDir()
+	l, err := net.Listen("unix", filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Minute}
+	go func() { _ = srv.Serve(l) }() // it is closed below
+	defer func() { _ = srv.Close() }()
+	if _, err := DialLocal(dir).Status(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "read the agent's answer: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The report on a carried order reaches the server, which never sent it, and the
+// server's own copy of the order is answered with the same outcome.
+func TestCarriedOrderIsReported(t *testing.T) {
+	server := lab.Start(t, lab.Options{})
+	o := connect(t, server)
+	o.enrolled()
+	local := serveLocal(t, o.Agent)
+	server.Service.Nudge = func(cordon.MachineID) {}
+	a := server.Request(o.id, cordon.RestrictCodeExecution)
+	jws, err := server.Service.CarriedOrder(t.Context(), lab.Admin, a.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := local.Apply(t.Context(), strings.NewReader(jws))
+	if err != nil || got.State != cordon.ReportSucceeded {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	server.Await(a.ID, cordon.Succeeded)
+	server.Hub.Nudge(o.id)
+	if n := len(o.kernel.calls()); n != 1 {
+		t.Errorf("switched %d times", n)
+	}
+}
+
+func TestCarriedOrderBeforeEnrolment(t *testing.T) {
+	f := newFixture(t)
+	f.dir = t.TempDir()
+	f.restart()
+	got, err := serveLocal(t, f.Agent).Apply(t.Context(), strings.NewReader(f.sign(f.order(1, cordon.RestrictOrder))))
+	if err != nil || got.State != cordon.ReportRefused || got.Error != "this machine is not enrolled yet, so it knows no server to obey" || got.Report != "" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

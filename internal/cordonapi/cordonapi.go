@@ -1,0 +1,160 @@
+// Package cordonapi is the edge for what Cordon has and Defender's API has no
+// words for: a machine's restriction as the machine itself reports it, the
+// signed order of an action, and the signed evidence of what became of it.
+//
+//	GET /cordon/v1/machines/{machine}        [Machine]
+//	GET /cordon/v1/actions/{id}/order        the order, a compact JWS, text/plain; counts as delivered
+//	GET /cordon/v1/actions/{id}/evidence     [Evidence]
+//
+// It uses the same tokens and permissions as the Defender-compatible API.
+// Errors are JSON: {"error":{"code","message"}}.
+package cordonapi
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/seal"
+)
+
+// Machine is the restriction of a machine.
+type Machine struct {
+	ID         cordon.MachineID `json:"id"`
+	Generation uint64           `json:"generation"` // highest ever issued
+	Observed   cordon.Observed  `json:"observed"`
+}
+
+// Evidence is what anybody needs to check what happened to an action: the keys,
+// and the audit entries with the signed statements.
+type Evidence struct {
+	OrderKey   json.RawMessage `json:"orderKey"`   // JWK
+	MachineKey json.RawMessage `json:"machineKey"` // JWK
+	Entries    []Entry         `json:"entries"`
+}
+
+// Entry is a [cordon.AuditEntry] on the wire.
+type Entry struct {
+	Seq      int64            `json:"seq"`
+	At       time.Time        `json:"at"`
+	Kind     cordon.AuditKind `json:"kind"`
+	Machine  cordon.MachineID `json:"machine"`
+	Action   cordon.ActionID  `json:"action"`
+	Actor    string           `json:"actor"`
+	Status   cordon.Status    `json:"status"`
+	Detail   string           `json:"detail"`
+	Evidence string           `json:"evidence"`
+}
+
+// API serves the routes. All fields are required.
+type API struct {
+	Service      *cordon.Service
+	Authenticate func(*http.Request) (cordon.Caller, error)
+	OrderJWK     json.RawMessage
+	Log          *slog.Logger
+}
+
+// Register adds the routes to mux.
+func (a *API) Register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /cordon/v1/machines/{machine}", a.handler(a.machine))
+	mux.HandleFunc("GET /cordon/v1/actions/{id}/order", a.handler(a.order))
+	mux.HandleFunc("GET /cordon/v1/actions/{id}/evidence", a.handler(a.evidence))
+}
+
+func (a *API) handler(serve func(http.ResponseWriter, *http.Request, cordon.Caller) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		caller, err := a.Authenticate(r)
+		if err == nil {
+			err = serve(w, r, caller)
+		}
+		if err != nil {
+			a.fail(w, r, err)
+		}
+	}
+}
+
+func (a *API) machine(w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
+	m, err := a.Service.Find(r.Context(), c, cordon.ReadMachines, r.PathValue("machine"))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, Machine{ID: m.ID, Generation: m.Generation, Observed: m.Observed})
+	return nil
+}
+
+func (a *API) order(w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
+	order, err := a.Service.CarriedOrder(r.Context(), c, actionID(r))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, order+"\n") // the client has gone; it can ask again
+	return nil
+}
+
+func (a *API) evidence(w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
+	action, err := a.Service.Action(r.Context(), c, actionID(r))
+	if err != nil {
+		return err
+	}
+	m, err := a.Service.Find(r.Context(), c, cordon.ReadMachines, string(action.Machine))
+	if err != nil {
+		return err
+	}
+	entries, err := a.Service.Evidence(r.Context(), c, action.ID)
+	if err != nil {
+		return err
+	}
+	e := Evidence{OrderKey: a.OrderJWK, Entries: make([]Entry, len(entries))}
+	if e.MachineKey, err = seal.MarshalKey(m.Key); err != nil {
+		return err
+	}
+	for i, entry := range entries {
+		e.Entries[i] = Entry(entry)
+	}
+	writeJSON(w, http.StatusOK, e)
+	return nil
+}
+
+func actionID(r *http.Request) cordon.ActionID {
+	return cordon.ActionID(strings.ToLower(r.PathValue("id")))
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client has gone; it can ask again
+}
+
+var statusOf = map[cordon.Kind]int{
+	cordon.Invalid: http.StatusBadRequest, cordon.Unauthenticated: http.StatusUnauthorized, cordon.Forbidden: http.StatusForbidden,
+	cordon.NotFound: http.StatusNotFound, cordon.Conflict: http.StatusConflict, cordon.Limited: http.StatusTooManyRequests,
+	cordon.Unavailable: http.StatusServiceUnavailable,
+}
+
+// fail writes err. What the domain did not classify is logged and not shown.
+func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
+	type body struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	status, b := http.StatusInternalServerError, body{"InternalServerError", "The server could not do this. Try again later"}
+	var known *cordon.Error
+	if errors.As(err, &known) && statusOf[known.Kind] != 0 {
+		status, b = statusOf[known.Kind], body{string(known.Code), known.Message}
+		if b.Code == "" {
+			b.Code = strings.ReplaceAll(http.StatusText(status), " ", "")
+		}
+	} else {
+		a.Log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
+	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	writeJSON(w, status, map[string]body{"error": b})
+}

@@ -1,0 +1,300 @@
+package cordonapi_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/cordonapi"
+	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/testkit/memstore"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// world is the edge over a store in memory, with one machine, keys that are
+// always the same, and a clock that stands still.
+type world struct {
+	*cordon.Service
+	t          *testing.T
+	store      *memstore.Store
+	now        time.Time
+	orderKey   ed25519.PrivateKey
+	machineKey ed25519.PrivateKey
+	machine    cordon.MachineID
+	mux        *http.ServeMux
+	caller     cordon.Caller
+	denied     error // what authentication says
+	log        bytes.Buffer
+}
+
+func key(n byte) ed25519.PrivateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	seed[0] = n
+	return ed25519.NewKeyFromSeed(seed)
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{
+		t: t, store: new(memstore.Store), now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), orderKey: key(1), machineKey: key(2), mux: http.NewServeMux(),
+		caller: cordon.Caller{ID: "app1", DisplayName: "SOAR", Permissions: cordon.AllPermissions(), Source: "PublicApi"},
+	}
+	public := w.machineKey.Public().(ed25519.PublicKey)
+	w.machine = cordon.IDOfKey(public)
+	m := cordon.Machine{ID: w.machine, DeviceID: cordon.DeviceIDOfKey(public), Key: public, Facts: cordon.Facts{DNSName: "web.example.com", OSPlatform: "Debian"}}
+	if _, err := w.store.EnrolMachine(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	w.Service = &cordon.Service{
+		Store: w.store, Nudge: func(cordon.MachineID) {}, Now: func() time.Time { return w.now }, TTL: cordon.DefaultTTL,
+		Seal:  func(o cordon.Order) (string, error) { return seal.Order(o, w.orderKey) },
+		NewID: func() string { return "01f7d891-1234-4678-8bcd-abcdefa2edf3" },
+	}
+	jwk, err := seal.MarshalKey(w.orderKey.Public().(ed25519.PublicKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := &cordonapi.API{
+		Service: w.Service, OrderJWK: jwk, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		Authenticate: func(*http.Request) (cordon.Caller, error) { return w.caller, w.denied },
+	}
+	api.Register(w.mux)
+	return w
+}
+
+func (w *world) request(typ cordon.ActionType) cordon.Action {
+	w.t.Helper()
+	m, err := w.store.Machine(w.t.Context(), w.machine)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	a, err := w.Request(w.t.Context(), w.caller, m, typ, "ransomware")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+// report is what the machine answers.
+func (w *world) report(a cordon.Action, state cordon.ReportState) {
+	w.t.Helper()
+	r := cordon.Report{
+		Machine: w.machine, Action: a.ID, Generation: a.Generation, State: state,
+		Observed: cordon.Observed{
+			Generation: a.Generation, Mode: cordon.ModeEnforce, InForce: true, Enforcer: "fanotify", Scope: "host", Limits: []string{"Library loads are not judged"},
+			Trusted: 4711, TrustSet: strings.Repeat("ab", 32), Refused: 3, BootID: "boot", At: w.now, ClockOffset: -12,
+		},
+	}
+	jws, err := seal.Report(r, w.machineKey)
+	if err == nil {
+		_, err = w.Report(w.t.Context(), w.machine, r, jws)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) get(path string) *http.Response {
+	w.t.Helper()
+	rec := httptest.NewRecorder()
+	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(w.t.Context(), http.MethodGet, path, nil))
+	return rec.Result()
+}
+
+func body(t *testing.T, r *http.Response) string {
+	t.Helper()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// golden compares an answer with a file under testdata, byte by byte.
+func golden(t *testing.T, name string, r *http.Response) {
+	t.Helper()
+	if r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+		t.Errorf("%s: %s, %s", name, r.Status, r.Header.Get("Content-Type"))
+	}
+	got, path := body(t, r), filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), got); d != "" {
+		t.Errorf("%s (-want +got):\n%s", name, d)
+	}
+}
+
+func TestGolden(t *testing.T) {
+	w := newWorld(t)
+	golden(t, "machine_new.json", w.get("/cordon/v1/machines/"+string(w.machine)))
+	a := w.request(cordon.RestrictCodeExecution)
+	golden(t, "evidence_pending.json", w.get("/cordon/v1/actions/"+string(a.ID)+"/evidence"))
+	if _, err := w.Orders(t.Context(), w.machine); err != nil {
+		t.Fatal(err)
+	}
+	w.now = w.now.Add(1500 * time.Millisecond)
+	w.report(a, cordon.ReportInProgress)
+	w.now = w.now.Add(100 * time.Nanosecond)
+	w.report(a, cordon.ReportSucceeded)
+	golden(t, "evidence_succeeded.json", w.get("/cordon/v1/actions/"+string(a.ID)+"/evidence"))
+	for _, ref := range []string{string(w.machine), strings.ToUpper(string(w.machine)), "WEB.example.com", cordon.DeviceIDOfKey(w.machineKey.Public().(ed25519.PublicKey))} {
+		golden(t, "machine_restricted.json", w.get("/cordon/v1/machines/"+ref))
+	}
+}
+
+// The evidence proves what happened to somebody who trusts nobody but the key of
+// the orders: who the machine is follows from its own key.
+func TestEvidenceVerifies(t *testing.T) {
+	w := newWorld(t)
+	a := w.request(cordon.RestrictCodeExecution)
+	if _, err := w.Orders(t.Context(), w.machine); err != nil {
+		t.Fatal(err)
+	}
+	w.report(a, cordon.ReportSucceeded)
+	var e cordonapi.Evidence
+	if err := json.Unmarshal([]byte(body(t, w.get("/cordon/v1/actions/"+strings.ToUpper(string(a.ID))+"/evidence"))), &e); err != nil {
+		t.Fatal(err)
+	}
+	orderKey, err := seal.PublicKey(e.OrderKey)
+	if err != nil || !orderKey.Equal(w.orderKey.Public()) {
+		t.Fatalf("order key: %v", err)
+	}
+	machineKey, err := seal.PublicKey(e.MachineKey)
+	if err != nil || cordon.IDOfKey(machineKey) != a.Machine {
+		t.Fatalf("machine key: %v", err)
+	}
+	var kinds []cordon.AuditKind
+	for i, entry := range e.Entries {
+		kinds = append(kinds, entry.Kind)
+		if entry.Action != a.ID || entry.Machine != a.Machine || i > 0 && entry.Seq <= e.Entries[i-1].Seq {
+			t.Errorf("entry %+v", entry)
+		}
+		switch entry.Kind {
+		case cordon.AuditDelivered:
+			o, err := seal.OpenOrder(entry.Evidence, orderKey)
+			if err != nil || o.Action != a.ID || o.Machine != a.Machine || o.Type != cordon.RestrictOrder || o.Generation != a.Generation || o.Comment != a.Comment {
+				t.Errorf("order %+v, %v", o, err)
+			}
+			if _, err := seal.OpenOrder(entry.Evidence, machineKey); err == nil {
+				t.Error("the order verifies with the machine's key")
+			}
+		case cordon.AuditReport:
+			r, err := seal.OpenReport(entry.Evidence, machineKey)
+			if err != nil || r.Action != a.ID || r.Machine != a.Machine || r.State != cordon.ReportSucceeded || !r.Observed.Restricted() {
+				t.Errorf("report %+v, %v", r, err)
+			}
+		}
+	}
+	if d := cmp.Diff([]cordon.AuditKind{"created", "delivered", "report"}, kinds); d != "" {
+		t.Errorf("entries (-want +got):\n%s", d)
+	}
+}
+
+func TestOrder(t *testing.T) {
+	w := newWorld(t)
+	a := w.request(cordon.UnrestrictCodeExecution)
+	r := w.get("/cordon/v1/actions/" + string(a.ID) + "/order")
+	text := body(t, r)
+	o, err := seal.OpenOrder(text, w.orderKey.Public().(ed25519.PublicKey))
+	want := cordon.Order{
+		Machine: w.machine, Action: a.ID, Generation: 1, Type: cordon.UnrestrictOrder, Comment: "ransomware", Issued: w.now, Expires: w.now.Add(cordon.DefaultTTL),
+	}
+	if d := cmp.Diff(want, o); d != "" || err != nil || r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "text/plain; charset=utf-8" || !strings.HasSuffix(text, "\n") {
+		t.Errorf("%s, %v (-want +got):\n%s", r.Status, err, d)
+	}
+	if got, err := w.store.Action(t.Context(), a.ID); err != nil || got.Delivered == nil {
+		t.Errorf("it does not count as delivered: %+v, %v", got, err)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	none := cordon.Caller{Permissions: []cordon.Permission{cordon.MachineIsolate}}
+	reader := cordon.Caller{Permissions: []cordon.Permission{cordon.MachineReadAll}}
+	const unknown = "00000000-0000-4000-8000-000000000000"
+	w := newWorld(t)
+	a := w.request(cordon.RestrictCodeExecution)
+	all := w.caller
+	missing := "Missing application roles. API required roles: Machine.Read.All,Machine.ReadWrite.All, application roles: Machine.Isolate."
+	for name, c := range map[string]struct {
+		path   string
+		caller cordon.Caller
+		denied error
+		fault  bool
+		expire bool
+		status int
+		code   string
+		text   string
+	}{
+		"no token":              {"/cordon/v1/machines/x", all, cordon.Errorf(cordon.Unauthenticated, "", "The token has expired"), false, false, 401, "Unauthorized", "The token has expired"},
+		"machine unknown":       {"/cordon/v1/machines/db.example.com", all, nil, false, false, 404, "NotFound", "Machine db.example.com was not found"},
+		"machine forbidden":     {"/cordon/v1/machines/" + string(w.machine), none, nil, false, false, 403, "MissingPermission", missing},
+		"evidence forbidden":    {"/cordon/v1/actions/" + string(a.ID) + "/evidence", none, nil, false, false, 403, "MissingPermission", missing},
+		"evidence unknown":      {"/cordon/v1/actions/" + unknown + "/evidence", all, nil, false, false, 404, "NotFound", "Machine action " + unknown + " was not found"},
+		"order unknown":         {"/cordon/v1/actions/" + unknown + "/order", all, nil, false, false, 404, "NotFound", "Machine action " + unknown + " was not found"},
+		"order for readers":     {"/cordon/v1/actions/" + string(a.ID) + "/order", reader, nil, false, false, 403, "MissingPermission", "Missing application roles. API required roles: Machine.RestrictExecution, application roles: Machine.Read.All."},
+		"order, store broken":   {"/cordon/v1/actions/" + string(a.ID) + "/order", all, nil, true, false, 500, "InternalServerError", "The server could not do this. Try again later"},
+		"order expired":         {"/cordon/v1/actions/" + string(a.ID) + "/order", all, nil, false, true, 409, "ActionExpired", "Machine action " + string(a.ID) + " expired at 2026-11-24T12:00:00Z"},
+		"authentication broken": {"/cordon/v1/machines/x", all, errors.New("disk on fire"), false, false, 500, "InternalServerError", "The server could not do this. Try again later"},
+		"unavailable":           {"/cordon/v1/machines/x", all, &cordon.Error{Kind: cordon.Unavailable, Message: "The server is stopping"}, false, false, 503, "ServiceUnavailable", "The server is stopping"},
+		"limited":               {"/cordon/v1/machines/x", all, &cordon.Error{Kind: cordon.Limited, Message: "Too many requests"}, false, false, 429, "TooManyRequests", "Too many requests"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.caller, w.denied, w.store.Hook = c.caller, c.denied, nil
+			w.log.Reset()
+			if c.fault {
+				w.store.Hook = func(string, bool) error { return errors.New("disk on fire") }
+			}
+			now := w.now
+			if c.expire {
+				w.now = now.Add(cordon.DefaultTTL)
+			}
+			r := w.get(c.path)
+			w.now = now
+			want, err := json.Marshal(map[string]any{"error": map[string]string{"code": c.code, "message": c.text}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.TrimSpace(body(t, r)); r.StatusCode != c.status || got != string(want) || r.Header.Get("Content-Type") != "application/json; charset=utf-8" {
+				t.Errorf("%s %s %s", r.Status, r.Header.Get("Content-Type"), got)
+			}
+			if got := r.Header.Get("WWW-Authenticate"); (got == "Bearer") != (c.status == 401) {
+				t.Errorf("WWW-Authenticate: %q", got)
+			}
+			// What the caller does not learn, the log says.
+			if logged := strings.Contains(w.log.String(), "disk on fire"); logged != (c.status == 500) {
+				t.Errorf("log: %s", w.log.String())
+			}
+		})
+	}
+	w.caller, w.denied, w.store.Hook = all, nil, nil
+	if got, err := w.store.Action(t.Context(), a.ID); err != nil || got.Delivered != nil {
+		t.Errorf("a refused request changed the action: %+v, %v", got, err)
+	}
+	rec := httptest.NewRecorder()
+	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/cordon/v1/actions/"+string(a.ID)+"/order", nil))
+	if rec.Code != http.StatusMethodNotAllowed {
+		t.Errorf("POST: %d", rec.Code)
+	}
+}
