@@ -1,0 +1,243 @@
+package simulate
+
+import (
+	"context"
+	"crypto/ed25519"
+	cryptorand "crypto/rand"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/wire"
+)
+
+// machine is one of the fleet. Its fields belong to the goroutine that runs it.
+type machine struct {
+	fleet    *Fleet
+	key      ed25519.PrivateKey
+	id       cordon.MachineID
+	facts    cordon.Facts
+	orderKey ed25519.PublicKey // the only key whose orders count
+
+	standing  cordon.Standing
+	unsettled []sent // what the server has not taken in, oldest first
+}
+
+// sent is a signed report.
+type sent struct {
+	action cordon.ActionID
+	report string
+}
+
+// Bounds of the reconnect delay: full jitter below a ceiling that doubles.
+const (
+	firstCeiling = time.Second
+	lastCeiling  = time.Minute
+)
+
+// run keeps the machine connected until ctx ends.
+func (m *machine) run(ctx context.Context) {
+	for ceiling := firstCeiling; ; ceiling = min(2*ceiling, lastCeiling) {
+		heard, err := m.converse(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if heard {
+			ceiling = firstCeiling
+		}
+		m.fleet.cfg.Log.DebugContext(ctx, "simulated machine not connected", "machine", m.id, "err", err)
+		pause := time.NewTimer(rand.N(ceiling))
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		case <-pause.C:
+		}
+	}
+}
+
+// converse is one connection, from its beginning to its end.
+func (m *machine) converse(ctx context.Context) (heard bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ws, err := m.dial(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = ws.CloseNow() }() // it may be closed already
+	pinging := make(chan struct{})
+	go func() {
+		defer close(pinging)
+		keepAlive(ctx, ws)
+	}()
+	defer func() {
+		cancel()
+		<-pinging
+	}()
+
+	o := m.observe()
+	hello := wire.FromAgent{Capability: wire.Capability, Nonce: cryptorand.Text(), Facts: &m.facts, Observed: &o}
+	for _, s := range m.unsettled[:min(len(m.unsettled), wire.MaxReports)] {
+		hello.Reports = append(hello.Reports, s.report)
+	}
+	if err := say(ctx, ws, hello); err != nil {
+		return false, err
+	}
+	for {
+		_, data, err := ws.Read(ctx)
+		if err != nil {
+			return heard, fmt.Errorf("connection lost: %w", err)
+		}
+		if !heard {
+			heard = true
+			m.fleet.count(func(s *Stats) { s.Connected++ })
+			defer m.fleet.count(func(s *Stats) { s.Connected-- })
+		}
+		var msg wire.FromServer
+		if err := json.Unmarshal(data, &msg); err != nil {
+			return heard, fmt.Errorf("read message: %w", err)
+		}
+		before := len(m.unsettled)
+		m.unsettled = slices.DeleteFunc(m.unsettled, func(s sent) bool { return slices.Contains(msg.Settled, s.action) })
+		if settled := before - len(m.unsettled); settled > 0 {
+			m.fleet.count(func(s *Stats) { s.Reports += settled })
+		}
+		for _, jws := range msg.Orders {
+			report, err := m.take(ctx, jws)
+			if err != nil {
+				return heard, err
+			}
+			if report == "" {
+				continue
+			}
+			if err := say(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: []string{report}}); err != nil {
+				return heard, err
+			}
+		}
+	}
+}
+
+func (m *machine) dial(ctx context.Context) (*websocket.Conn, error) {
+	select {
+	case m.fleet.dialling <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-m.fleet.dialling }()
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	proof, err := m.proof(http.MethodGet, wire.ConnectPath)
+	if err != nil {
+		return nil, err
+	}
+	ws, _, err := websocket.Dial(ctx, m.fleet.cfg.Server+wire.ConnectPath, &websocket.DialOptions{
+		HTTPClient: m.fleet.http, HTTPHeader: http.Header{"Authorization": {proof}}, CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	ws.SetReadLimit(wire.MaxMessage)
+	return ws, nil
+}
+
+// keepAlive pings as a real machine does. That the answer stays out is no
+// reason to end: the machine may be thinking, and then reads nothing.
+func keepAlive(ctx context.Context, ws *websocket.Conn) {
+	next := time.NewTimer(rand.N(wire.PingEvery)) // so that a fleet's pings spread
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+			next.Reset(wire.PingEvery)
+			waiting, cancel := context.WithTimeout(ctx, answerWithin)
+			_ = ws.Ping(waiting) // the reader notices a dead connection
+			cancel()
+		}
+	}
+}
+
+func say(ctx context.Context, ws *websocket.Conn, msg wire.FromAgent) error {
+	data, err := json.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return ws.Write(ctx, websocket.MessageText, data)
+}
+
+// take judges one order and returns the report that answers it, "" for none.
+func (m *machine) take(ctx context.Context, jws string) (string, error) {
+	o, err := seal.OpenOrder(jws, m.orderKey)
+	if err != nil {
+		claimed, _ := seal.ClaimedOrder(jws)
+		return m.report(claimed, cordon.ReportRefused, err.Error())
+	}
+	if i := slices.IndexFunc(m.unsettled, func(s sent) bool { return s.action == o.Action }); i >= 0 {
+		return m.unsettled[i].report, nil
+	}
+	state, reason := cordon.ReportFailed, ""
+	verdict, why := cordon.Judge(m.id, m.standing, o, m.fleet.cfg.Now())
+	switch verdict {
+	case cordon.Begin:
+		m.fleet.count(func(s *Stats) { s.Orders++ })
+		mode := m.standing.Mode
+		m.standing = cordon.Standing{Generation: o.Generation, Action: o.Action, Type: o.Type, Mode: o.Type.ModeFor(), Previous: mode}
+		state, reason = m.fleet.cfg.Answer(ctx, o)
+		if ctx.Err() != nil { // the fleet ends
+			return "", ctx.Err()
+		}
+		if m.standing.Outcome, m.standing.Error = state, reason; state != cordon.ReportSucceeded {
+			m.standing.Mode = mode
+		}
+	case cordon.Repeat:
+		state, reason = m.standing.Outcome, m.standing.Error
+	case cordon.Forgo:
+		m.standing.Generation, m.standing.Action, m.standing.Type = o.Generation, o.Action, o.Type
+		m.standing.Outcome, m.standing.Error = cordon.ReportCancelled, why
+		state, reason = cordon.ReportCancelled, why
+	case cordon.Supersede:
+		state, reason = cordon.ReportCancelled, why
+	case cordon.Refuse:
+		reason = why
+	}
+	if state == "" {
+		return "", nil
+	}
+	report, err := m.report(o, state, reason)
+	if err == nil {
+		m.unsettled = append(m.unsettled, sent{o.Action, report})
+	}
+	return report, err
+}
+
+func (m *machine) report(o cordon.Order, state cordon.ReportState, reason string) (string, error) {
+	return seal.Report(cordon.Report{
+		Machine: m.id, Action: o.Action, Generation: o.Generation, State: state, Error: reason, Observed: m.observe(),
+	}, m.key)
+}
+
+func (m *machine) observe() cordon.Observed {
+	mode := m.standing.Mode
+	if mode == "" {
+		mode = cordon.ModeOff
+	}
+	return cordon.Observed{
+		Generation: m.standing.Generation, Mode: mode, InForce: true, Enforcer: "simulated", Scope: "host",
+		Limits: []string{"This machine is simulated: nothing is enforced."}, BootID: m.facts.BootID, At: m.fleet.cfg.Now().UTC(),
+	}
+}
+
+func (m *machine) proof(method, path string) (string, error) {
+	p, err := seal.SignProof(seal.Proof{Machine: m.id, Method: method, Path: path, At: m.fleet.cfg.Now().UTC(), ID: cryptorand.Text()}, m.key)
+	return wire.Scheme + " " + p, err
+}

@@ -1,0 +1,223 @@
+// Package simulate is a fleet of machines in one process, to see how a server
+// stands many of them. They speak the agents' real protocol: each has a key of
+// its own, enrols, keeps a WebSocket, verifies and judges its orders, and signs
+// its reports. What they do not do is enforce anything.
+//
+// # What it promises
+//
+// A machine takes up every order once and in the order of generations, as a
+// real one does, and sends its report again until the server has settled it,
+// over as many connections as that takes. Nothing is on disk: a fleet that ends
+// is forgotten, and its machines are never heard of again. The clock of this
+// process must be within [wire.ProofWindow] of the server's.
+//
+// # What it owns
+//
+// [Fleet.Run] owns two goroutines for each machine, and returns when they have
+// ended. A machine's state belongs to the first of the two, so it needs no lock.
+package simulate
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/wire"
+)
+
+// Config is what a fleet needs. Fields are required unless they say otherwise.
+type Config struct {
+	Server string         // base URL, https://host[:port]
+	Roots  *x509.CertPool // whom to believe that the server is itself; nil: the system's roots
+	Token  string         // for the enrolment
+	// Facts are those of the machine with this number, which counts from 0.
+	Facts func(number int) cordon.Facts
+	// Answer decides how an order ends that was taken up, with a reason if it
+	// failed. It may take as long as it likes, until ctx ends, and is called for
+	// many machines at once. An empty state says nothing to the server, as a
+	// machine does that was lost. Nil: every order succeeds at once.
+	Answer func(ctx context.Context, o cordon.Order) (state cordon.ReportState, reason string)
+	Now    func() time.Time
+	Log    *slog.Logger
+}
+
+// atOnce is how many machines of a fleet may be enrolling or connecting at one
+// time. A handshake costs both ends a millisecond of processor time.
+const atOnce = 16
+
+// answerWithin is how long the server may take for an answer.
+const answerWithin = 20 * time.Second
+
+// Fleet is a number of enrolled machines. Make one with [Enrol].
+type Fleet struct {
+	cfg      Config
+	http     *http.Client
+	machines []*machine
+	dialling chan struct{} // holds one for each that is connecting
+
+	mu      sync.Mutex // guards the two below
+	stats   Stats
+	changed chan struct{} // closed when stats change
+}
+
+// Stats counts what a fleet has seen since it was made.
+type Stats struct {
+	Connected int // machines that have a connection now, and heard the server on it
+	Orders    int // taken up, each once
+	Reports   int // settled by the server
+}
+
+// Enrol makes n machines with new keys and enrols them. It returns the first
+// error; machines that were enrolled before it stay known to the server.
+func Enrol(ctx context.Context, cfg Config, n int) (*Fleet, error) {
+	if cfg.Answer == nil {
+		cfg.Answer = func(context.Context, cordon.Order) (cordon.ReportState, string) { return cordon.ReportSucceeded, "" }
+	}
+	cfg.Server = strings.TrimRight(cfg.Server, "/")
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots}
+	t.ForceAttemptHTTP2 = false // a WebSocket upgrade is HTTP/1.1
+	t.MaxIdleConnsPerHost = atOnce
+	f := &Fleet{
+		cfg: cfg, http: &http.Client{Transport: t}, machines: make([]*machine, n),
+		dialling: make(chan struct{}, atOnce), changed: make(chan struct{}),
+	}
+	defer t.CloseIdleConnections()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var work sync.WaitGroup
+	var next atomic.Int64
+	for range min(atOnce, n) {
+		work.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				m, err := f.enrol(ctx, i)
+				if err != nil {
+					cancel(fmt.Errorf("enrol machine %d: %w", i, err))
+				}
+				f.machines[i] = m
+			}
+		})
+	}
+	work.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *Fleet) enrol(ctx context.Context, number int) (*machine, error) {
+	public, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	jwk, err := seal.MarshalKey(public)
+	if err != nil {
+		return nil, err
+	}
+	m := &machine{fleet: f, key: key, id: cordon.IDOfKey(public), facts: f.cfg.Facts(number)}
+	body, err := json.Marshal(wire.EnrollRequest{Capability: wire.Capability, Token: f.cfg.Token, Key: jwk, Facts: m.facts})
+	if err != nil {
+		return nil, err
+	}
+	proof, err := m.proof(http.MethodPost, wire.EnrollPath)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.cfg.Server+wire.EnrollPath, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", proof)
+	resp, err := f.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read to its end below
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, wire.MaxMessage))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		var no wire.Problem
+		if json.Unmarshal(answer, &no) != nil || no.Error == "" {
+			no.Error = resp.Status
+		}
+		return nil, fmt.Errorf("the server refuses: %s", no.Error)
+	}
+	var enrolled wire.EnrollResponse
+	if err := json.Unmarshal(answer, &enrolled); err != nil {
+		return nil, fmt.Errorf("read answer: %w", err)
+	}
+	m.orderKey, err = seal.PublicKey(enrolled.OrderKey)
+	return m, err
+}
+
+// Machines returns the ids of the machines, by their numbers.
+func (f *Fleet) Machines() []cordon.MachineID {
+	ids := make([]cordon.MachineID, len(f.machines))
+	for i, m := range f.machines {
+		ids[i] = m.id
+	}
+	return ids
+}
+
+// Run keeps every machine connected until ctx ends. It is called once.
+func (f *Fleet) Run(ctx context.Context) {
+	defer f.http.CloseIdleConnections()
+	var work sync.WaitGroup
+	defer work.Wait()
+	for _, m := range f.machines {
+		work.Go(func() { m.run(ctx) })
+	}
+}
+
+// Wait returns nil as soon as the fleet's counts are what is waited for, or the
+// error of ctx.
+func (f *Fleet) Wait(ctx context.Context, done func(Stats) bool) error {
+	for {
+		f.mu.Lock()
+		stats, changed := f.stats, f.changed
+		f.mu.Unlock()
+		if done(stats) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Stats counts.
+func (f *Fleet) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stats
+}
+
+// count changes the counts.
+func (f *Fleet) count(change func(*Stats)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&f.stats)
+	close(f.changed)
+	f.changed = make(chan struct{})
+}

@@ -1,0 +1,293 @@
+package simulate_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agentapi"
+	"github.com/cordon-project/cordon/internal/hub"
+	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/simulate"
+	"github.com/cordon-project/cordon/internal/testkit/memstore"
+)
+
+const token = "the enrolment token"
+
+var caller = cordon.Caller{ID: "tester", DisplayName: "tester", Permissions: cordon.AllPermissions()}
+
+// world is a server over a store in memory, with the real agents' edge.
+type world struct {
+	*testing.T
+	store   *memstore.Store
+	hub     *hub.Hub
+	service *cordon.Service
+	cfg     simulate.Config
+	changes chan struct{}          // holds one wish to look at the store again
+	fail    atomic.Pointer[func()] // called, and taken away, when the next report is about to be stored, which then fails
+	forge   atomic.Pointer[ed25519.PrivateKey]
+}
+
+func newWorld(t *testing.T) *world {
+	public, orderKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	jwk, err := seal.MarshalKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{T: t, hub: new(hub.Hub), changes: make(chan struct{}, 1)}
+	w.store = &memstore.Store{Hook: func(method string, done bool) error {
+		if done {
+			select {
+			case w.changes <- struct{}{}:
+			default:
+			}
+		} else if method == "MachineSaid" {
+			if f := w.fail.Swap(nil); f != nil {
+				(*f)()
+				return errors.New("the store is out of order")
+			}
+		}
+		return nil
+	}}
+	sum := sha256.Sum256([]byte(token))
+	if err := w.store.PutSettings(t.Context(), map[string][]byte{agentapi.EnrollmentTokenSetting: sum[:]}); err != nil {
+		t.Fatal(err)
+	}
+	w.service = &cordon.Service{
+		Store: w.store, Nudge: w.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: time.Hour,
+		Seal: func(o cordon.Order) (string, error) {
+			if forged := w.forge.Load(); forged != nil {
+				return seal.Order(o, *forged)
+			}
+			return seal.Order(o, orderKey)
+		},
+	}
+	mux := http.NewServeMux()
+	agentapi.New(agentapi.Config{
+		Service: w.service, Hub: w.hub, Tenant: "tenant", OrderJWK: jwk, Log: slog.New(slog.DiscardHandler),
+		SignTime: func(s seal.Time) (string, error) { return seal.SignTime(s, orderKey) },
+	}).Register(mux)
+	srv := httptest.NewTLSServer(mux)
+	t.Cleanup(func() {
+		w.hub.Close()
+		srv.Close()
+	})
+	roots := x509.NewCertPool()
+	roots.AddCert(srv.Certificate())
+	w.cfg = simulate.Config{
+		Server: srv.URL, Roots: roots, Token: token, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Facts: func(n int) cordon.Facts {
+			return cordon.Facts{DNSName: fmt.Sprintf("sim-%d.example", n), OSPlatform: "Debian", BootID: fmt.Sprint(n)}
+		},
+	}
+	return w
+}
+
+// fleet enrols and connects n machines until the test ends.
+func (w *world) fleet(n int) *simulate.Fleet {
+	w.Helper()
+	f, err := simulate.Enrol(w.Context(), w.cfg, n)
+	if err != nil {
+		w.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(w.Context())
+	var running sync.WaitGroup
+	running.Go(func() { f.Run(ctx) })
+	w.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	if err := f.Wait(w.Context(), func(s simulate.Stats) bool { return s.Connected == n }); err != nil {
+		w.Fatal(err)
+	}
+	return f
+}
+
+func (w *world) request(id cordon.MachineID, t cordon.ActionType) cordon.ActionID {
+	w.Helper()
+	m, err := w.store.Machine(w.Context(), id)
+	if err != nil {
+		w.Fatal(err)
+	}
+	a, err := w.service.Request(w.Context(), caller, m, t, "test")
+	if err != nil {
+		w.Fatal(err)
+	}
+	return a.ID
+}
+
+// ended waits until the action has ended.
+func (w *world) ended(id cordon.ActionID) cordon.Action {
+	w.Helper()
+	for {
+		a, err := w.store.Action(w.Context(), id)
+		if err != nil {
+			w.Fatal(err)
+		}
+		if a.Status.Terminal() {
+			return a
+		}
+		select {
+		case <-w.changes:
+		case <-time.After(30 * time.Second):
+			w.Fatalf("action %s is still %s", id, a.Status)
+		}
+	}
+}
+
+func TestMachinesAreThemselves(t *testing.T) {
+	w := newWorld(t)
+	const n = 40 // more than connect at once
+	f := w.fleet(n)
+	ids := f.Machines()
+	for i, id := range ids {
+		m, err := w.store.Machine(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("sim-%d.example", i); m.Facts.DNSName != want || cordon.IDOfKey(m.Key) != id || m.Observed.Enforcer != "simulated" {
+			t.Errorf("machine %d is stored as %+v", i, m)
+		}
+	}
+	slices.Sort(ids)
+	if len(slices.Compact(ids)) != n || w.hub.Len() != n || f.Stats().Connected != n {
+		t.Errorf("%d machines, %d connected, want %d", len(ids), w.hub.Len(), n)
+	}
+}
+
+func TestAnswersAsTold(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Answer = func(_ context.Context, o cordon.Order) (cordon.ReportState, string) {
+		if o.Type == cordon.RestrictOrder {
+			return cordon.ReportSucceeded, ""
+		}
+		return cordon.ReportFailed, "told to"
+	}
+	f := w.fleet(8)
+	for round := range 3 {
+		for _, id := range f.Machines() {
+			up, down := w.request(id, cordon.RestrictCodeExecution), w.request(id, cordon.UnrestrictCodeExecution)
+			if a := w.ended(up); a.Status != cordon.Succeeded {
+				t.Errorf("round %d: restriction ended %s: %s", round, a.Status, a.Reason)
+			}
+			if a := w.ended(down); a.Status != cordon.Failed || a.Reason != "told to" {
+				t.Errorf("round %d: release ended %s: %s", round, a.Status, a.Reason)
+			}
+			m, err := w.store.Machine(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Observed.Mode != cordon.ModeEnforce {
+				t.Errorf("a failed release left the machine in mode %q", m.Observed.Mode)
+			}
+		}
+	}
+	if s := f.Stats(); s.Orders != 48 {
+		t.Errorf("48 orders were taken up %d times", s.Orders)
+	}
+}
+
+func TestSilentMachine(t *testing.T) {
+	w := newWorld(t)
+	asked := make(chan cordon.Order, 1)
+	w.cfg.Answer = func(_ context.Context, o cordon.Order) (cordon.ReportState, string) {
+		asked <- o
+		return "", ""
+	}
+	f := w.fleet(1)
+	id := w.request(f.Machines()[0], cordon.RestrictCodeExecution)
+	if o := <-asked; o.Action != id {
+		t.Errorf("asked about %s, want %s", o.Action, id)
+	}
+	a, err := w.store.Action(t.Context(), id)
+	if err != nil || a.Delivered == nil || a.Status != cordon.Pending {
+		t.Errorf("the action is %+v, %v", a, err)
+	}
+}
+
+// A report that the server could not take in comes again over the next
+// connection, and the order is not taken up a second time.
+func TestReportSurvivesItsConnection(t *testing.T) {
+	w := newWorld(t)
+	f := w.fleet(3)
+	failed := make(chan struct{})
+	broken := func() { close(failed) }
+	w.fail.Store(&broken)
+	for _, id := range f.Machines() {
+		if a := w.ended(w.request(id, cordon.RestrictCodeExecution)); a.Status != cordon.Succeeded {
+			t.Errorf("ended %s: %s", a.Status, a.Reason)
+		}
+	}
+	<-failed
+	if err := f.Wait(t.Context(), func(s simulate.Stats) bool { return s.Connected == 3 && s.Reports >= 3 }); err != nil {
+		t.Fatal(err)
+	}
+	if s := f.Stats(); s.Orders != 3 || s.Reports != 3 {
+		t.Errorf("3 orders: %+v", s)
+	}
+}
+
+func TestComesBack(t *testing.T) {
+	w := newWorld(t)
+	f := w.fleet(5)
+	w.hub.Sweep(time.Now().Add(time.Hour)) // ends all connections
+	for _, id := range f.Machines() {
+		if a := w.ended(w.request(id, cordon.RestrictCodeExecution)); a.Status != cordon.Succeeded {
+			t.Errorf("ended %s: %s", a.Status, a.Reason)
+		}
+	}
+}
+
+func TestObeysNobodyElse(t *testing.T) {
+	w := newWorld(t)
+	f := w.fleet(1)
+	_, foreign, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.forge.Store(&foreign)
+	id := w.request(f.Machines()[0], cordon.RestrictCodeExecution)
+	for len(w.refusals()) == 0 {
+		<-w.changes
+	}
+	a, err := w.store.Action(t.Context(), id)
+	if err != nil || a.Status != cordon.Pending || f.Stats().Orders != 0 {
+		t.Errorf("a forged order left the action %s and was taken up %d times (%v)", a.Status, f.Stats().Orders, err)
+	}
+}
+
+func (w *world) refusals() (found []cordon.AuditEntry) {
+	for _, e := range w.store.AuditLog() {
+		if e.Kind == cordon.AuditReport && strings.HasPrefix(e.Detail, "refused: ") {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+func TestEnrolmentRefused(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Token = "another token"
+	if _, err := simulate.Enrol(t.Context(), w.cfg, 3); err == nil || !strings.Contains(err.Error(), "enrolment token") {
+		t.Errorf("a wrong token: %v", err)
+	}
+}
