@@ -45,15 +45,48 @@ func TestAllPermissions(t *testing.T) {
 		}
 		seen[p] = true
 	}
-	for _, op := range []cordon.Operation{cordon.ReadMachines, cordon.RestrictAction, cordon.CancelAction} {
+	for name, op := range allOperations {
+		if len(op) == 0 {
+			t.Errorf("nobody may %s", name)
+		}
 		for _, p := range op {
 			if !seen[p] {
-				t.Errorf("%s allows something but the first application does not get it", p)
+				t.Errorf("%s allows to %s but the first application does not get it", p, name)
 			}
 		}
 	}
 	cordon.AllPermissions()[0] = "changed"
 	if cordon.AllPermissions()[0] != cordon.MachineReadAll {
 		t.Error("a caller can change what others get")
+	}
+}
+
+var allOperations = map[string]cordon.Operation{
+	"read machines": cordon.ReadMachines, "restrict": cordon.RestrictAction, "isolate": cordon.IsolateAction, "scan": cordon.ScanAction,
+	"collect": cordon.CollectAction, "quarantine": cordon.QuarantineAction, "offboard": cordon.OffboardAction, "respond live": cordon.LiveResponseAction,
+	"investigate": cordon.InvestigateAction, "cancel": cordon.CancelAction, "read a package": cordon.ReadPackage,
+	"read a live response": cordon.ReadLiveResponse, "read alerts": cordon.ReadAlerts,
+}
+
+// TestOperationOfActions holds each action type's permissions against Defender's table.
+func TestOperationOfActions(t *testing.T) {
+	for action, want := range map[cordon.ActionType]string{
+		"RestrictCodeExecution":       "Machine.RestrictExecution",
+		"UnrestrictCodeExecution":     "Machine.RestrictExecution",
+		"Isolate":                     "Machine.Isolate",
+		"Unisolate":                   "Machine.Isolate",
+		"RunAntiVirusScan":            "Machine.Scan",
+		"CollectInvestigationPackage": "Machine.CollectForensics",
+		"StopAndQuarantineFile":       "Machine.StopAndQuarantine,Machine.ReadWrite.All",
+		"Offboard":                    "Machine.Offboard",
+		"LiveResponse":                "Machine.LiveResponse",
+		"StartInvestigation":          "Alert.ReadWrite.All",
+		"":                            "",
+		"RequestSample":               "",
+	} {
+		err := cordon.Caller{}.Authorize(action.Operation())
+		if err == nil || err.Error() != "Missing application roles. API required roles: "+want+", application roles: ." {
+			t.Errorf("%q: %v", action, err)
+		}
 	}
 }

@@ -5,10 +5,10 @@
 // # What it owns
 //
 // The words and the decisions. Every decision that matters is a pure function
-// of its arguments: [Action.Deliver], [Action.Cancel], [Action.Expire],
+// of its arguments: [Action.Deliver], [Action.RequestCancel], [Action.Expire],
 // [Action.Apply] (the state machine on the server) and [Judge] (what a machine
 // does with an order). Time is always an argument. [Service] combines them
-// with a [Store] and a [Nudger] and is what every edge calls.
+// with a [Store] and is what every edge calls.
 //
 // # What it promises
 //

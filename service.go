@@ -76,7 +76,7 @@ func (s *Service) find(ctx context.Context, ref string) (Machine, error) {
 
 // Request creates an action of type t on a machine that [Service.Find] returned.
 func (s *Service) Request(ctx context.Context, c Caller, m Machine, t ActionType, comment string) (Action, error) {
-	if err := c.Authorize(RestrictAction); err != nil {
+	if err := c.Authorize(t.Operation()); err != nil {
 		return Action{}, err
 	}
 	if strings.TrimSpace(comment) == "" {
@@ -85,8 +85,8 @@ func (s *Service) Request(ctx context.Context, c Caller, m Machine, t ActionType
 	if err := checkComment(comment); err != nil {
 		return Action{}, err
 	}
-	if !m.Facts.SupportsRestriction() {
-		return Action{}, Errorf(Invalid, CodePlatformUnsupport, "OS Platform %s is not supported for this action.", m.Facts.OSPlatform)
+	if err := m.Facts.Supports(t); err != nil {
+		return Action{}, err
 	}
 	now := s.now()
 	a, err := s.Store.CreateAction(ctx, ActionDraft{
@@ -135,7 +135,13 @@ func (s *Service) Cancel(ctx context.Context, c Caller, id ActionID, comment str
 
 // Action returns one action.
 func (s *Service) Action(ctx context.Context, c Caller, id ActionID) (Action, error) {
-	if err := c.Authorize(ReadMachines); err != nil {
+	return s.FindAction(ctx, c, ReadMachines, id)
+}
+
+// FindAction returns an action for an operation on it. It is an error of kind
+// Forbidden if the caller may not do op, NotFound if there is no such action.
+func (s *Service) FindAction(ctx context.Context, c Caller, op Operation, id ActionID) (Action, error) {
+	if err := c.Authorize(op); err != nil {
 		return Action{}, err
 	}
 	return s.Store.Action(ctx, id)
@@ -247,6 +253,9 @@ func (s *Service) Report(ctx context.Context, m MachineID, r Report, evidence st
 	a, err := s.Store.ChangeAction(ctx, r.Action, func(a Action) (Action, []AuditEntry, error) {
 		if a.Machine != m {
 			return a, nil, Errorf(Forbidden, CodeUnverifiedEvidence, "Action %s belongs to another machine than the one that reports it", a.ID)
+		}
+		if r.Generation != a.Generation {
+			return a, nil, Errorf(Forbidden, CodeUnverifiedEvidence, "Action %s makes generation %d, the report is about %d", a.ID, a.Generation, r.Generation)
 		}
 		before, e := a, entry
 		a = a.Apply(r, now)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cordon-project/cordon"
@@ -60,6 +61,8 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err != nil {
 		return &cli.Error{Code: cli.ExitUsage, Message: err.Error(), Hint: "for example --scope mount:/srv"}
 	}
+	// Whatever the agent makes is root's alone, from the first moment.
+	syscall.Umask(0o077)
 	log := newLog(env)
 	exe, err := os.Executable()
 	if err != nil {

@@ -278,7 +278,7 @@ func (s *server) serve(ctx context.Context) error {
 	failed := make(chan error, 2)
 	public := &http.Server{
 		Handler: s.public, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert},
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients that hang up in the handshake are no news
 	}
 	work.Go(func() {

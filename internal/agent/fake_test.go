@@ -105,7 +105,7 @@ func (k *kernel) awaitCalls(n int) {
 // fixture is an agent that was enrolled without a server.
 type fixture struct {
 	*Agent
-	t        *testing.T
+	t        testing.TB
 	kernel   *kernel
 	dir      string
 	key      ed25519.PrivateKey
@@ -119,7 +119,7 @@ var (
 	hours = func(n int) time.Time { return noon.Add(time.Duration(n) * time.Hour) }
 )
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	f := &fixture{t: t, dir: t.TempDir(), key: seedKey(1), orderKey: seedKey(2), now: noon}
 	f.id = cordon.IDOfKey(f.key.Public().(ed25519.PublicKey))

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,8 @@ func serveLocal(t *testing.T, a *Agent) *Local {
 		}
 	})
 	local := DialLocal(a.dir.path)
-	for { // the socket is there as soon as it was made: no answer before that is an error at once
+	for { // until the socket is there: a try before that fails at once
+		runtime.Gosched()
 		if _, err := local.Status(t.Context()); err == nil {
 			return local
 		}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -557,4 +558,37 @@ func TestNotEnrolled(t *testing.T) {
 	if len(f.kernel.calls()) != 0 {
 		t.Error("obeyed nobody")
 	}
+}
+
+// Nothing that a server, or whoever plays it, can say moves the machine without
+// the order key.
+func FuzzMessage(f *testing.F) {
+	fx := newFixture(f)
+	fx.obey(fx.order(1, cordon.RestrictOrder))
+	stranger, err := seal.Order(fx.order(2, cordon.UnrestrictOrder), seedKey(9))
+	if err != nil {
+		f.Fatal(err)
+	}
+	before := fx.disk()
+	f.Add(`{}`)
+	f.Add(`{"capability":1,"time":"x","orders":["","a.b.c"],"settled":["a1"],"now":"2026-11-21T12:00:00Z"}`)
+	f.Add(`{"orders":["` + stranger + `"]}`)
+	f.Add(`{"orders":null,"settled":[""]}`)
+	f.Fuzz(func(t *testing.T, text string) {
+		fx.t, fx.kernel.t = t, t
+		var m wire.FromServer
+		if json.Unmarshal([]byte(text), &m) != nil {
+			return
+		}
+		fx.hear(t.Context(), m)
+		reports, _ := fx.takeAll(t.Context(), m.Orders, nil)
+		for _, jws := range reports {
+			if r := fx.read(jws); r.State != cordon.ReportRefused {
+				t.Errorf("answered with %s", r.State)
+			}
+		}
+		if len(fx.kernel.calls()) != 1 || fx.disk() != before {
+			t.Errorf("switched %v, on disk %+v", fx.kernel.calls(), fx.disk())
+		}
+	})
 }

@@ -1,14 +1,12 @@
 package agentapi_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -24,177 +22,6 @@ import (
 	"github.com/cordon-project/cordon/internal/wire"
 	"github.com/cordon-project/cordon/test/lab"
 )
-
-// device speaks the protocol by hand, so that it can also speak it wrongly.
-type device struct {
-	t      *testing.T
-	server *lab.Server
-	key    ed25519.PrivateKey
-	id     cordon.MachineID
-}
-
-func newDevice(t *testing.T, server *lab.Server, n byte) *device {
-	seed := make([]byte, ed25519.SeedSize)
-	seed[0] = n
-	key := ed25519.NewKeyFromSeed(seed)
-	return &device{t: t, server: server, key: key, id: cordon.IDOfKey(key.Public().(ed25519.PublicKey))}
-}
-
-// enrolled makes a device that is enrolled.
-func enrolled(t *testing.T, server *lab.Server, n byte) *device {
-	t.Helper()
-	d := newDevice(t, server, n)
-	var resp wire.EnrollResponse
-	if status, text := d.post(wire.EnrollPath, d.enrolment(), &resp); status != http.StatusOK {
-		t.Fatalf("enrol: %d %s", status, text)
-	}
-	return d
-}
-
-func (d *device) enrolment(with ...func(*wire.EnrollRequest)) wire.EnrollRequest {
-	d.t.Helper()
-	jwk, err := seal.MarshalKey(d.key.Public().(ed25519.PublicKey))
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	req := wire.EnrollRequest{Capability: wire.Capability, Token: lab.Token, Key: jwk, Facts: cordon.Facts{DNSName: "web.example.com", OSPlatform: "Debian"}}
-	for _, w := range with {
-		w(&req)
-	}
-	return req
-}
-
-// proof makes an Authorization header.
-func (d *device) proof(method, path string, with ...func(*seal.Proof)) string {
-	d.t.Helper()
-	p := seal.Proof{Machine: d.id, Method: method, Path: path, At: d.server.Service.Now(), ID: rand.Text()}
-	for _, w := range with {
-		w(&p)
-	}
-	jws, err := seal.SignProof(p, d.key)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return "Cordon " + jws
-}
-
-// post sends a message with a good proof. It returns the status and, if that is
-// not OK, what the server says.
-func (d *device) post(path string, in, out any) (int, string) {
-	d.t.Helper()
-	body, err := json.Marshal(in)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return d.send(http.MethodPost, path, d.proof(http.MethodPost, path), bytes.NewReader(body), out)
-}
-
-func (d *device) send(method, path, authorization string, body io.Reader, out any) (int, string) {
-	d.t.Helper()
-	req, err := http.NewRequestWithContext(d.t.Context(), method, d.server.URL+path, body)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", authorization)
-	resp, err := d.server.Client.Do(req)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }() // read to its end below
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	if resp.StatusCode == http.StatusOK {
-		if err := json.Unmarshal(data, out); err != nil {
-			d.t.Fatalf("%s: %v", data, err)
-		}
-		return resp.StatusCode, ""
-	}
-	var p wire.Problem
-	if err := json.Unmarshal(data, &p); err == nil && p.Now.IsZero() {
-		d.t.Errorf("%d without the server's time: %s", resp.StatusCode, data)
-	}
-	return resp.StatusCode, p.Error
-}
-
-// sync sends a message that must be taken in.
-func (d *device) sync(m wire.FromAgent) wire.FromServer {
-	d.t.Helper()
-	var answer wire.FromServer
-	if status, text := d.post(wire.SyncPath, m, &answer); status != http.StatusOK {
-		d.t.Fatalf("sync: %d %s", status, text)
-	}
-	if answer.Capability != wire.Capability || answer.Now.IsZero() {
-		d.t.Errorf("answer %+v", answer)
-	}
-	return answer
-}
-
-func (d *device) dial() *websocket.Conn {
-	d.t.Helper()
-	ws, _, err := websocket.Dial(d.t.Context(), d.server.URL+wire.ConnectPath, &websocket.DialOptions{
-		HTTPClient: d.server.Client, HTTPHeader: http.Header{"Authorization": {d.proof(http.MethodGet, wire.ConnectPath)}},
-	})
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() { _ = ws.CloseNow() }) // it may be closed already
-	return ws
-}
-
-func (d *device) write(ws *websocket.Conn, m any) {
-	d.t.Helper()
-	data, err := json.Marshal(m)
-	if err == nil {
-		err = ws.Write(d.t.Context(), websocket.MessageText, data)
-	}
-	if err != nil {
-		d.t.Fatal(err)
-	}
-}
-
-func (d *device) read(ws *websocket.Conn) wire.FromServer {
-	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
-	defer cancel()
-	_, data, err := ws.Read(ctx)
-	var m wire.FromServer
-	if err == nil {
-		err = json.Unmarshal(data, &m)
-	}
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return m
-}
-
-// report signs a report of this device.
-func (d *device) report(a cordon.Action, state cordon.ReportState, with ...func(*cordon.Report)) string {
-	d.t.Helper()
-	r := cordon.Report{Machine: d.id, Action: a.ID, Generation: a.Generation, State: state, Observed: cordon.Observed{Generation: a.Generation, Enforcer: "fake"}}
-	for _, w := range with {
-		w(&r)
-	}
-	jws, err := seal.Report(r, d.key)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	return jws
-}
-
-func (d *device) orders(jws []string) []cordon.Order {
-	d.t.Helper()
-	var orders []cordon.Order
-	for _, o := range jws {
-		order, err := seal.OpenOrder(o, d.server.OrderKey.Public().(ed25519.PublicKey))
-		if err != nil {
-			d.t.Fatal(err)
-		}
-		orders = append(orders, order)
-	}
-	return orders
-}
 
 func TestEnroll(t *testing.T) {
 	server := lab.Start(t, lab.Options{})
@@ -574,7 +401,10 @@ func (s lateStore) OpenActions(ctx context.Context, m cordon.MachineID) ([]cordo
 func TestOrderWhileThePollBegins(t *testing.T) {
 	inBubble(t, lab.Options{}, func(t *testing.T, server *lab.Server) {
 		d := enrolled(t, server, 1)
-		create := sync.OnceFunc(func() { server.Request(d.id, cordon.RestrictCodeExecution) })
+		create := sync.OnceFunc(func() {
+			server.Request(d.id, cordon.RestrictCodeExecution)
+			synctest.Wait() // until its nudge has run
+		})
 		server.Service.Store = lateStore{server.Store, create}
 		began := time.Now()
 		got := d.sync(wire.FromAgent{Nonce: "n", WaitMS: 50_000})
@@ -602,7 +432,12 @@ func TestWebSocket(t *testing.T) {
 	if orders := d.orders(d.read(ws).Orders); len(orders) != 1 || orders[0].Type != cordon.CancelOrder {
 		t.Errorf("orders %+v", orders)
 	}
-	d.write(ws, wire.FromAgent{Reports: []string{d.report(a, cordon.ReportCancelled)}})
+	many := wire.FromAgent{Reports: []string{d.report(a, cordon.ReportCancelled)}}
+	long := strings.Repeat("x", 10_000)
+	for len(many.Reports) < wire.MaxReports {
+		many.Reports = append(many.Reports, d.report(a, cordon.ReportInProgress, func(r *cordon.Report) { r.Error = long }))
+	}
+	d.write(ws, many)
 	if got := d.read(ws); !cmp.Equal(got.Settled, []cordon.ActionID{a.ID}) {
 		t.Errorf("answer %+v", got)
 	}
@@ -763,4 +598,35 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s %s: %d, want %d", c.method, c.path, status, c.status)
 		}
 	}
+}
+
+// Whatever an enrolled machine sends, the server takes it or says why not, and
+// no action moves without a signed report.
+func FuzzSync(f *testing.F) {
+	server := lab.Start(f, lab.Options{})
+	d, stranger := enrolled(f, server, 1), newDevice(f, server, 2)
+	a := server.Request(d.id, cordon.RestrictCodeExecution)
+	forged := stranger.report(a, cordon.ReportSucceeded, func(r *cordon.Report) { r.Machine = d.id })
+	f.Add(`{}`)
+	f.Add(`{"capability":1,"nonce":"n","facts":{"dnsName":"x","interfaces":[{"ip":"::1"}]},"observed":{"generation":3,"limits":["x"]},"reports":["x.y.z"],"waitMs":-1}`)
+	f.Add(`{"reports":["` + forged + `"]}`)
+	f.Add(`{"observed":{"generation":18446744073709551615},"nonce":"` + strings.Repeat("n", 1000) + `"}`)
+	mux := http.NewServeMux()
+	server.API.Register(mux)
+	f.Fuzz(func(t *testing.T, body string) {
+		if strings.Contains(strings.ToLower(body), "wait") {
+			return // a long poll would take its time
+		}
+		d.t = t
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, wire.SyncPath, strings.NewReader(body))
+		r.Header.Set("Authorization", d.proof(http.MethodPost, wire.SyncPath))
+		w := httptest.NewRecorder()
+		mux.ServeHTTP(w, r)
+		if w.Code != http.StatusOK && w.Code != http.StatusBadRequest {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		if got, err := server.Store.Action(t.Context(), a.ID); err != nil || got.Status != cordon.Pending {
+			t.Errorf("the action is %s, %v", got.Status, err)
+		}
+	})
 }

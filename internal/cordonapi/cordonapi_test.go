@@ -257,6 +257,7 @@ func TestErrors(t *testing.T) {
 		"order, store broken":   {"/cordon/v1/actions/" + string(a.ID) + "/order", all, nil, true, false, 500, "InternalServerError", "The server could not do this. Try again later"},
 		"order expired":         {"/cordon/v1/actions/" + string(a.ID) + "/order", all, nil, false, true, 409, "ActionExpired", "Machine action " + string(a.ID) + " expired at 2026-11-24T12:00:00Z"},
 		"authentication broken": {"/cordon/v1/machines/x", all, errors.New("disk on fire"), false, false, 500, "InternalServerError", "The server could not do this. Try again later"},
+		"classified internal":   {"/cordon/v1/machines/x", all, &cordon.Error{Message: "disk on fire"}, false, false, 500, "InternalServerError", "The server could not do this. Try again later"},
 		"unavailable":           {"/cordon/v1/machines/x", all, &cordon.Error{Kind: cordon.Unavailable, Message: "The server is stopping"}, false, false, 503, "ServiceUnavailable", "The server is stopping"},
 		"limited":               {"/cordon/v1/machines/x", all, &cordon.Error{Kind: cordon.Limited, Message: "Too many requests"}, false, false, 429, "TooManyRequests", "Too many requests"},
 	} {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -41,6 +42,7 @@ type world struct {
 	cfg     simulate.Config
 	changes chan struct{}          // holds one wish to look at the store again
 	fail    atomic.Pointer[func()] // called, and taken away, when the next report is about to be stored, which then fails
+	sealed  atomic.Int64           // orders, each time that they are offered
 	forge   atomic.Pointer[ed25519.PrivateKey]
 }
 
@@ -75,6 +77,7 @@ func newWorld(t *testing.T) *world {
 	w.service = &cordon.Service{
 		Store: w.store, Nudge: w.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: time.Hour,
 		Seal: func(o cordon.Order) (string, error) {
+			w.sealed.Add(1)
 			if forged := w.forge.Load(); forged != nil {
 				return seal.Order(o, *forged)
 			}
@@ -208,19 +211,63 @@ func TestAnswersAsTold(t *testing.T) {
 
 func TestSilentMachine(t *testing.T) {
 	w := newWorld(t)
-	asked := make(chan cordon.Order, 1)
 	w.cfg.Answer = func(_ context.Context, o cordon.Order) (cordon.ReportState, string) {
-		asked <- o
-		return "", ""
+		if o.Type == cordon.RestrictOrder {
+			return "", ""
+		}
+		return cordon.ReportSucceeded, ""
 	}
 	f := w.fleet(1)
-	id := w.request(f.Machines()[0], cordon.RestrictCodeExecution)
-	if o := <-asked; o.Action != id {
-		t.Errorf("asked about %s, want %s", o.Action, id)
-	}
-	a, err := w.store.Action(t.Context(), id)
+	silent := w.request(f.Machines()[0], cordon.RestrictCodeExecution)
+	w.ended(w.request(f.Machines()[0], cordon.UnrestrictCodeExecution)) // whatever was said before has been heard now
+	a, err := w.store.Action(t.Context(), silent)
 	if err != nil || a.Delivered == nil || a.Status != cordon.Pending {
 		t.Errorf("the action is %+v, %v", a, err)
+	}
+	for _, e := range w.store.AuditLog() {
+		if e.Kind == cordon.AuditReport && e.Action == silent {
+			t.Errorf("it said something: %+v", e)
+		}
+	}
+}
+
+// While a machine thinks it is offered what is open again and again. It takes
+// each up once, and says the same of it every time.
+func TestOfferedAgain(t *testing.T) {
+	w := newWorld(t)
+	thinking, proceed := make(chan struct{}, 2), make(chan struct{})
+	w.cfg.Answer = func(context.Context, cordon.Order) (cordon.ReportState, string) {
+		thinking <- struct{}{}
+		<-proceed
+		return cordon.ReportSucceeded, ""
+	}
+	f := w.fleet(1)
+	m := f.Machines()[0]
+	up := w.request(m, cordon.RestrictCodeExecution)
+	<-thinking
+	down := w.request(m, cordon.UnrestrictCodeExecution)
+	for w.sealed.Load() < 3 { // 1 in the first list, 2 in the second
+		runtime.Gosched()
+	}
+	w.hub.Nudge(m)
+	for w.sealed.Load() < 5 {
+		runtime.Gosched()
+	}
+	close(proceed)
+	if a, b := w.ended(up), w.ended(down); a.Status != cordon.Succeeded || b.Status != cordon.Succeeded {
+		t.Errorf("ended %s and %s", a.Status, b.Status)
+	}
+	if err := f.Wait(t.Context(), func(s simulate.Stats) bool { return s.Reports == 2 }); err != nil {
+		t.Fatal(err)
+	}
+	w.ended(w.request(m, cordon.RestrictCodeExecution)) // whatever was said before has been heard now
+	if s := f.Stats(); s.Orders != 3 {
+		t.Errorf("3 orders were taken up %d times", s.Orders)
+	}
+	for _, e := range w.store.AuditLog() {
+		if strings.Contains(e.Detail, "after the end") {
+			t.Errorf("it said something else the second time: %+v", e)
+		}
 	}
 }
 

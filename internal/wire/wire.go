@@ -44,7 +44,7 @@ const Scheme = "Cordon"
 const (
 	MaxMessage  = 1 << 20          // bytes of one message in either direction
 	MaxReports  = 64               // reports in one message
-	PingEvery   = 30 * time.Second // server pings an idle connection; proxies cut at about 60 s
+	PingEvery   = 30 * time.Second // the agent pings; proxies cut idle connections at about 60 s
 	MaxWait     = 55 * time.Second // longest long poll
 	ProofWindow = 2 * time.Minute  // how far a proof's time may be from the server's
 	SyncEvery   = 10 * time.Minute // a connected agent asks for what a lost nudge would have told it

@@ -223,8 +223,12 @@ func (b *Bell) Await(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-// Logger writes to the test's log, for as long as there is a test.
+// Logger writes to the test's log, for as long as there is a test. A fuzz target
+// has none.
 func Logger(t testing.TB) *slog.Logger {
+	if _, ok := t.(*testing.F); ok {
+		return slog.New(slog.DiscardHandler)
+	}
 	w := &testLog{t: t}
 	t.Cleanup(func() {
 		w.mu.Lock()

@@ -130,26 +130,10 @@ func (s *stream) change(f func()) {
 
 func (s *stream) read(b []byte) (int, error) {
 	for {
-		s.mu.Lock()
-		late := !s.deadline.IsZero() && !time.Now().Before(s.deadline)
-		switch {
-		case errors.Is(s.err, net.ErrClosed):
-			s.mu.Unlock()
-			return 0, s.err
-		case late:
-			s.mu.Unlock()
-			return 0, os.ErrDeadlineExceeded
-		case len(s.data) > 0:
-			n := copy(b, s.data)
-			s.data = s.data[n:]
-			s.mu.Unlock()
-			return n, nil
-		case s.err != nil:
-			s.mu.Unlock()
-			return 0, s.err
+		n, changed, deadline, err := s.try(b)
+		if n > 0 || err != nil {
+			return n, err
 		}
-		changed, deadline := s.changed, s.deadline
-		s.mu.Unlock()
 		if deadline.IsZero() {
 			<-changed
 			continue
@@ -161,6 +145,24 @@ func (s *stream) read(b []byte) (int, error) {
 		}
 		timer.Stop()
 	}
+}
+
+// try reads what is there. If there is nothing, it says what to wait for.
+func (s *stream) try(b []byte) (n int, changed <-chan struct{}, deadline time.Time, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case errors.Is(s.err, net.ErrClosed):
+		err = s.err
+	case !s.deadline.IsZero() && !time.Now().Before(s.deadline):
+		err = os.ErrDeadlineExceeded
+	case len(s.data) > 0:
+		n = copy(b, s.data)
+		s.data = s.data[n:]
+	default:
+		err = s.err
+	}
+	return n, s.changed, s.deadline, err
 }
 
 // conn is one end of a connection.

@@ -28,6 +28,9 @@ type Store struct {
 	// written, after it everything was, and the caller does not learn it. It is set
 	// before the first call. It must not call the store.
 	Hook func(method string, done bool) error
+	// Now is the clock by which a machine that was silent for long is not active
+	// any more; nil: the real one.
+	Now func() time.Time
 
 	mu       sync.Mutex
 	actions  []cordon.Action // in the order of their creation
@@ -227,6 +230,9 @@ func (s *Store) MachineSaid(_ context.Context, id cordon.MachineID, f *cordon.Fa
 		m, ok := s.machines[id]
 		if !ok {
 			return cordon.Errorf(cordon.NotFound, "", "Machine %s was not found", id)
+		}
+		if o.Generation > 1<<62 { // the next ones have to be possible
+			return cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "The generation %d is impossible", o.Generation)
 		}
 		if f != nil {
 			m.Facts = *f

@@ -18,7 +18,13 @@ func (s *Store) Actions(_ context.Context, q cordon.Query) ([]cordon.Action, int
 
 // Machines implements [cordon.Store].
 func (s *Store) Machines(_ context.Context, q cordon.Query) ([]cordon.Machine, int, error) {
-	return answer(q, s.machinesWhere(func(cordon.Machine) bool { return true }), machineRow)
+	now := time.Now()
+	if s.Now != nil {
+		now = s.Now()
+	}
+	return answer(q, s.machinesWhere(func(cordon.Machine) bool { return true }), func(m cordon.Machine) func(cordon.Field) cordon.Value {
+		return machineRow(m, now)
+	})
 }
 
 func answer[T any](q cordon.Query, rows []T, row func(T) func(cordon.Field) cordon.Value) ([]T, int, error) {
@@ -39,13 +45,13 @@ func actionRow(a cordon.Action) func(cordon.Field) cordon.Value {
 	return func(f cordon.Field) cordon.Value {
 		switch f {
 		case cordon.FieldID:
-			return string(a.ID)
+			return cordon.Fold(string(a.ID))
 		case cordon.FieldType:
 			return string(a.Type)
 		case cordon.FieldStatus:
 			return string(a.Status)
 		case cordon.FieldMachineID:
-			return string(a.Machine)
+			return cordon.Fold(string(a.Machine))
 		case cordon.FieldRequestor:
 			return a.Requestor
 		case cordon.FieldCreated:
@@ -57,25 +63,45 @@ func actionRow(a cordon.Action) func(cordon.Field) cordon.Value {
 	}
 }
 
-func machineRow(m cordon.Machine) func(cordon.Field) cordon.Value {
+// inactiveAfter is how long a machine may be silent and still be Active, as at
+// Defender.
+const inactiveAfter = 7 * 24 * time.Hour
+
+func machineRow(m cordon.Machine, now time.Time) func(cordon.Field) cordon.Value {
 	return func(f cordon.Field) cordon.Value {
 		switch f {
 		case cordon.FieldID:
-			return string(m.ID)
+			return cordon.Fold(string(m.ID))
 		case cordon.FieldDNSName:
 			return textOrNil(cordon.Fold(m.Facts.DNSName))
 		case cordon.FieldDeviceID:
-			return textOrNil(m.DeviceID)
+			return textOrNil(cordon.Fold(m.DeviceID))
 		case cordon.FieldVersion:
 			return textOrNil(m.Facts.OSVersion)
 		case cordon.FieldLastSeen:
-			return timeOrNil(m.LastSeen)
+			return m.LastSeen
 		case cordon.FieldLastIP:
 			return textOrNil(m.Facts.LastIP)
 		case cordon.FieldOSPlatform:
 			return textOrNil(m.Facts.OSPlatform)
+		case cordon.FieldHealthStatus:
+			if now.Sub(m.LastSeen) > inactiveAfter {
+				return "Inactive"
+			}
+			return "Active"
+		// What Cordon does not know is what Defender shows where it has nothing to say.
+		case cordon.FieldDeviceValue:
+			return "Normal"
+		case cordon.FieldExposureLevel, cordon.FieldRiskScore:
+			return "None"
+		case cordon.FieldOnboardingStatus:
+			return "Onboarded"
+		case cordon.FieldGroupID:
+			return int64(0)
+		case cordon.FieldTags:
+			return []string{}
 		}
-		return nil // a field that a store does not keep is the same for all machines
+		return nil
 	}
 }
 
@@ -84,11 +110,4 @@ func textOrNil(s string) cordon.Value {
 		return nil
 	}
 	return s
-}
-
-func timeOrNil(t time.Time) cordon.Value {
-	if t.IsZero() {
-		return nil
-	}
-	return t
 }
