@@ -27,7 +27,8 @@ type machine struct {
 	orderKey ed25519.PublicKey // the only key whose orders count
 
 	standing  cordon.Standing
-	unsettled []sent // what the server has not taken in, oldest first
+	unsettled []sent                   // what the server has not taken in, oldest first
+	silent    map[cordon.ActionID]bool // orders that were taken up and are not to be answered, however often they come
 }
 
 // sent is a signed report.
@@ -185,6 +186,9 @@ func (m *machine) take(ctx context.Context, jws string) (string, error) {
 	if i := slices.IndexFunc(m.unsettled, func(s sent) bool { return s.action == o.Action }); i >= 0 {
 		return m.unsettled[i].report, nil
 	}
+	if m.silent[o.Action] {
+		return "", nil
+	}
 	state, reason := cordon.ReportFailed, ""
 	verdict, why := cordon.Judge(m.id, m.standing, o, m.fleet.cfg.Now())
 	switch verdict {
@@ -211,6 +215,10 @@ func (m *machine) take(ctx context.Context, jws string) (string, error) {
 		reason = why
 	}
 	if state == "" {
+		if m.silent == nil {
+			m.silent = make(map[cordon.ActionID]bool)
+		}
+		m.silent[o.Action] = true
 		return "", nil
 	}
 	report, err := m.report(o, state, reason)
