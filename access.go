@@ -33,12 +33,43 @@ func AllPermissions() []Permission {
 // permissions of which any one allows it, in the order in which an error names them.
 type Operation []Permission
 
-// The operations (Defender contract 2.3).
+// The operations (Defender contract 2.3). Those on actions that Cordon does not
+// perform are here too: who may ask is the same whatever the answer is. Where
+// editions of the documentation name different permissions each of them allows
+// it, and so does what a user's token needs where that differs from an application's.
 var (
-	ReadMachines   = Operation{MachineReadAll, MachineReadWriteAll}
-	RestrictAction = Operation{MachineRestrict}
-	CancelAction   = Operation{MachineCollectForensics, MachineIsolate, MachineRestrict, MachineScan, MachineOffboard, MachineStopQuarantine, MachineLiveResponse}
+	ReadMachines       = Operation{MachineReadAll, MachineReadWriteAll}
+	RestrictAction     = Operation{MachineRestrict}
+	IsolateAction      = Operation{MachineIsolate}
+	ScanAction         = Operation{MachineScan}
+	CollectAction      = Operation{MachineCollectForensics}
+	QuarantineAction   = Operation{MachineStopQuarantine, MachineReadWriteAll}
+	OffboardAction     = Operation{MachineOffboard}
+	LiveResponseAction = Operation{MachineLiveResponse}
+	InvestigateAction  = Operation{AlertReadWriteAll}
+	CancelAction       = Operation{MachineCollectForensics, MachineIsolate, MachineRestrict, MachineScan, MachineOffboard, MachineStopQuarantine, MachineLiveResponse}
+	ReadPackage        = Operation{MachineCollectForensics, MachineReadWriteAll}
+	ReadLiveResponse   = Operation{MachineReadAll, MachineReadWriteAll, MachineLiveResponse}
+	ReadAlerts         = Operation{AlertReadAll, AlertReadWriteAll}
 )
+
+// operations says what it takes to ask for an action.
+var operations = map[ActionType]Operation{
+	RestrictCodeExecution:       RestrictAction,
+	UnrestrictCodeExecution:     RestrictAction,
+	Isolate:                     IsolateAction,
+	Unisolate:                   IsolateAction,
+	RunAntiVirusScan:            ScanAction,
+	CollectInvestigationPackage: CollectAction,
+	StopAndQuarantineFile:       QuarantineAction,
+	Offboard:                    OffboardAction,
+	LiveResponse:                LiveResponseAction,
+	StartInvestigation:          InvestigateAction,
+}
+
+// Operation returns what it takes to ask for an action of type t. Nobody may
+// ask for a type that is not known.
+func (t ActionType) Operation() Operation { return operations[t] }
 
 // Caller is who asks, as an edge has established it.
 type Caller struct {

@@ -17,6 +17,20 @@ const (
 	UnrestrictCodeExecution ActionType = "UnrestrictCodeExecution"
 )
 
+// The action types that Cordon knows but does not perform: [Facts.Supports]
+// refuses them. The last one is no machine action at Defender, but is asked for
+// like one.
+const (
+	Isolate                     ActionType = "Isolate"
+	Unisolate                   ActionType = "Unisolate"
+	RunAntiVirusScan            ActionType = "RunAntiVirusScan"
+	CollectInvestigationPackage ActionType = "CollectInvestigationPackage"
+	StopAndQuarantineFile       ActionType = "StopAndQuarantineFile"
+	Offboard                    ActionType = "Offboard"
+	LiveResponse                ActionType = "LiveResponse"
+	StartInvestigation          ActionType = "StartInvestigation"
+)
+
 // Status is where a machine action stands (Defender contract 4, member 6).
 type Status string
 

@@ -107,6 +107,7 @@ var forbidden = []struct{ in, imports, reason string }{
 	{"internal/protect", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/trust", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/store", "net/http", "status codes belong to the edges"},
+	{"internal/ratelimit", "net/http", "status codes belong to the edges"},
 	{"internal/hub", "net/http", "status codes belong to the edges"},
 	{"mde", "github.com/", "the public client needs the standard library only"},
 }

@@ -3,6 +3,7 @@ package cordon
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Kind says what sort of failure an [Error] is. Edges map kinds to their own
@@ -47,6 +48,7 @@ const (
 	CodeActionFinal        Code = "ActionFinal"         // the action has already ended
 	CodeActionExpired      Code = "ActionExpired"       // the action's time to be delivered is over
 	CodePlatformUnsupport  Code = "PlatformUnsupported" // Cordon cannot do this on the machine's operating system
+	CodeVersionUnsupport   Code = "VersionUnsupported"  // the machine's agent is too old for this
 	CodeMissingPermission  Code = "MissingPermission"   // the caller lacks every permission that would allow this
 	CodeEnrollmentRefused  Code = "EnrollmentRefused"   // the enrolment token is unknown or revoked
 	CodeUnverifiedEvidence Code = "UnverifiedEvidence"  // a signature or the identity behind it does not hold
@@ -60,6 +62,9 @@ type Error struct {
 	Code    Code
 	Message string
 	Err     error
+	// RetryAfter is how long the caller has to wait before the same request can
+	// do better, in whole seconds. Only an error of kind Limited has it.
+	RetryAfter time.Duration
 }
 
 // Error returns the message, and the cause behind it when there is one.

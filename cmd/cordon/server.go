@@ -56,9 +56,16 @@ type configFlags struct {
 func (f configFlags) load() (config.Server, error) {
 	c, err := config.Load(f.Config, config.Server{Listen: f.Listen, TLSNames: f.TLSName, TLSCert: f.TLSCert, TLSKey: f.TLSKey, PublicURL: f.PublicURL})
 	if err != nil {
-		return c, &cli.Error{Code: cli.ExitUsage, Message: err.Error(), Hint: "cordon server check-config checks a configuration without starting"}
+		return c, badConfig(err)
+	}
+	if _, err := limitTable(c); err != nil {
+		return c, badConfig(err)
 	}
 	return c, nil
+}
+
+func badConfig(err error) error {
+	return &cli.Error{Code: cli.ExitUsage, Message: err.Error(), Hint: "cordon server check-config checks a configuration without starting"}
 }
 
 type serverCheckConfig struct{ configFlags }
@@ -107,6 +114,7 @@ type server struct {
 	hub     *hub.Hub
 	agents  *agentapi.API
 	metrics *metrics.Metrics
+	limits  *limits
 	public  http.Handler
 	cert    keys.Source
 }
@@ -143,8 +151,11 @@ func (s *server) open(ctx context.Context) error {
 		Store: s.store, Nudge: s.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: s.cfg.ActionTTL.Duration,
 		Seal: func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
 	}
+	if s.limits, err = openLimits(ctx, s.cfg, s.store, tenant, s.log); err != nil {
+		return err
+	}
 	login, err := oauth.New(oauth.Config{
-		Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log,
+		Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log,
 	})
 	if err != nil {
 		return err
@@ -154,7 +165,7 @@ func (s *server) open(ctx context.Context) error {
 		SignTime: func(t seal.Time) (string, error) { return seal.SignTime(t, ring.Order) },
 	})
 	own := &cordonapi.API{Service: s.service, Authenticate: login.Authenticate, OrderJWK: orderJWK, Log: s.log}
-	api := mdeapi.New(mdeapi.Config{Service: s.service, Authenticate: login.Authenticate, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log})
+	api := mdeapi.New(mdeapi.Config{Service: s.service, Authenticate: login.Authenticate, Limit: s.limits.call, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log})
 
 	mux := http.NewServeMux()
 	s.agents.Register(mux)
@@ -292,6 +303,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	work.Go(func() { s.agents.Sweep(ctx, presenceEvery) })
 	work.Go(func() { s.expire(ctx) })
+	work.Go(func() { s.limits.keep(ctx) })
 	s.log.InfoContext(ctx, "listening", "url", s.url(listener))
 
 	select {
@@ -303,7 +315,7 @@ func (s *server) serve(ctx context.Context) error {
 	s.hub.Close()
 	stopCtx, done := context.WithTimeout(context.Background(), stopWithin)
 	defer done()
-	return errors.Join(err, public.Shutdown(stopCtx), ops.Shutdown(stopCtx))
+	return errors.Join(err, public.Shutdown(stopCtx), ops.Shutdown(stopCtx), s.limits.save(stopCtx))
 }
 
 // serveMetrics starts the listener for those who run the server. That its

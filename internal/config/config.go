@@ -5,6 +5,7 @@ package config
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -40,6 +41,25 @@ type Server struct {
 	// ActionTTL is how long an action waits for its machine before it ends
 	// TimeOut. Default "72h".
 	ActionTTL Duration `toml:"action_ttl"`
+	// Limits take the place of Defender's limits for calls to the API.
+	Limits []Limit `toml:"limit"`
+	// TrustedProxies are the networks (10.0.0.0/8, 192.0.2.1/32) of reverse
+	// proxies. What these write into X-Forwarded-For is taken for the address of
+	// the client, by which wrong secrets are counted. Without it all clients
+	// behind a proxy count as one.
+	TrustedProxies []netip.Prefix `toml:"trusted_proxies"`
+}
+
+// Limit is how many calls an application may make to each API. At least one of
+// the numbers is above zero; the other one, left out, does not limit.
+type Limit struct {
+	// Application is a client id; empty means every one.
+	Application string `toml:"application"`
+	// API is the last word of an operation's path, as in runliveresponse; empty
+	// means all those without limits of their own.
+	API       string `toml:"api"`
+	PerMinute int    `toml:"per_minute"`
+	PerHour   int    `toml:"per_hour"`
 }
 
 // Certificate is a TLS certificate and its key, PEM files that belong together.

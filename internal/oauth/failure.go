@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"github.com/cordon-project/cordon"
 )
 
 // failure is a refused request in the words of RFC 6749 (section 5.2) and of
@@ -16,7 +18,13 @@ type failure struct {
 	number  int
 	message string
 	err     error // the private cause, only logged
+	// retryAfter is in whole seconds; 0 if it would not help.
+	retryAfter time.Duration
 }
+
+// wrongCredentials are the failures that count as a guess: unknown application,
+// wrong secret, wrong assertion.
+var wrongCredentials = []int{700016, 7000215, 700027}
 
 func (f *failure) Error() string {
 	if f.err != nil {
@@ -35,7 +43,13 @@ func failf(status int, word string, number int, format string, args ...any) *fai
 // own trouble, about which the caller learns no more than to try again.
 func failureOf(err error) *failure {
 	var f *failure
-	if !errors.As(err, &f) {
+	e := (*cordon.Error)(nil)
+	switch {
+	case errors.As(err, &f):
+	case errors.As(err, &e) && e.Kind == cordon.Limited:
+		f = failf(http.StatusTooManyRequests, "temporarily_unavailable", 50053, "The account is locked, you've tried to sign in too many times with an incorrect application ID or credential. Try again in %d seconds.", e.RetryAfter/time.Second)
+		f.retryAfter, f.err = e.RetryAfter, err
+	default:
 		f = failf(http.StatusServiceUnavailable, "temporarily_unavailable", 90033, "A transient error has occurred. Please try again.")
 		f.err = err
 	}

@@ -51,15 +51,20 @@ type Applications interface {
 	Application(ctx context.Context, clientID string) (cordon.Application, error)
 }
 
-// Config is what a [Server] needs. Every field is required.
+// Config is what a [Server] needs. Every field is required unless it says otherwise.
 type Config struct {
 	Tenant       string            // GUID of the one tenant, in any case
 	Keys         []*rsa.PrivateKey // the first signs, all verify; at least 2048 bits each
 	Applications Applications
-	Base         func(*http.Request) string // scheme and host that the client called, without a slash at the end
-	Now          func() time.Time
-	NewID        func() string // a new random GUID
-	Log          *slog.Logger
+	// Guess runs try, which looks at the credentials of a client, unless there
+	// were too many wrong ones, and counts what it says. An error of try is
+	// returned as it is; one of kind Limited means that what try said must not be
+	// told. Nil: guesses are not counted.
+	Guess func(r *http.Request, client string, try func() (right bool, err error)) error
+	Base  func(*http.Request) string // scheme and host that the client called, without a slash at the end
+	Now   func() time.Time
+	NewID func() string // a new random GUID
+	Log   *slog.Logger
 }
 
 // Server answers the login addresses and verifies what it has issued.
@@ -172,6 +177,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := s.answer(c, h)
 	if err != nil {
 		f := failureOf(err)
+		if f.retryAfter > 0 {
+			h.Set("Retry-After", strconv.Itoa(int(f.retryAfter/time.Second)))
+		}
 		if status = f.status; status == http.StatusUnauthorized && c.basic {
 			h.Set("WWW-Authenticate", `Basic realm="Cordon"`) // RFC 6749, section 5.2
 		}

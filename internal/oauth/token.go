@@ -5,9 +5,11 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -149,9 +151,29 @@ func (c *call) checkShape(form url.Values) error {
 	return nil
 }
 
-// authenticate returns the application whose id and secret the form has. An
-// unknown one takes the same steps as a known one.
-func (s *Server) authenticate(c *call, form url.Values) (cordon.Application, error) {
+// authenticate returns the application whose id and secret the form has, unless
+// there were too many wrong ones.
+func (s *Server) authenticate(c *call, form url.Values) (app cordon.Application, err error) {
+	if s.Guess == nil {
+		return s.prove(c, form)
+	}
+	id := strings.ToLower(strings.TrimSpace(form.Get("client_id")))
+	limited := s.Guess(c.Request, id, func() (right bool, _ error) {
+		app, err = s.prove(c, form)
+		if f := (*failure)(nil); errors.As(err, &f) && slices.Contains(wrongCredentials, f.number) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if limited != nil {
+		return cordon.Application{}, limited
+	}
+	return app, err
+}
+
+// prove returns the application whose id and secret the form has. An unknown one
+// takes the same steps as a known one.
+func (s *Server) prove(c *call, form url.Values) (cordon.Application, error) {
 	switch {
 	case form.Get("client_assertion") != "":
 		return cordon.Application{}, failf(http.StatusUnauthorized, "invalid_client", 700027, "The certificate with identifier used to sign the client assertion is not registered on application. This server knows applications by their secret: send 'client_secret' instead of 'client_assertion'.")

@@ -93,7 +93,10 @@ type profile struct {
 	URL, CAFile, TenantID, ClientID, ClientSecret, EnrollmentToken string
 }
 
-type action struct{ ID, Type, Status, RequestorComment string }
+type action struct {
+	ID, Type, Status                           string
+	CreationDateTimeUtc, LastUpdateDateTimeUtc time.Time
+}
 
 func demonstrate(ctx context.Context, cordon string, enforcing bool) (err error) {
 	dir, err := os.MkdirTemp("", "cordon-demo-")
@@ -325,7 +328,6 @@ func (d *demo) order(ctx context.Context, verb, want string) (a action, err erro
 	if err := d.call(http.MethodGet, "/api/machines?$top=1", "", http.StatusOK, &machines); err != nil {
 		return a, err
 	}
-	started := time.Now()
 	if err := d.call(http.MethodPost, "/api/machines/"+machines.Value[0].ID+"/"+verb, `{"Comment":"Cordon demo"}`, http.StatusCreated, &a); err != nil {
 		return a, err
 	}
@@ -336,7 +338,7 @@ func (d *demo) order(ctx context.Context, verb, want string) (a action, err erro
 	if err != nil {
 		return a, err
 	}
-	say("   %s after %s", a.Status, time.Since(started).Round(time.Millisecond))
+	say("   %s, %s after it was created", a.Status, a.LastUpdateDateTimeUtc.Sub(a.CreationDateTimeUtc).Round(100*time.Microsecond))
 	if a.Status != want {
 		return a, fmt.Errorf("the action ended %s, expected was %s", a.Status, want)
 	}
@@ -380,7 +382,7 @@ func wait(ctx context.Context, most time.Duration, what string, done func() bool
 		case time.Now().After(end):
 			return fmt.Errorf("waited %s until %s, in vain", most, what)
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 	return nil
 }

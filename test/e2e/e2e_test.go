@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"encoding/json"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +145,53 @@ func (w *world) connected() bool {
 	var s struct{ Transport string }
 	out, _, code := w.cordon("agent", "status", "--json", "--data-dir", w.agentDir())
 	return code == 0 && json.Unmarshal([]byte(out), &s) == nil && s.Transport != ""
+}
+
+// The limits of calls hold, say when to try again, and survive a restart.
+func TestLimits(t *testing.T) {
+	confined(t, 5*time.Minute, func(t *testing.T) {
+		w := newWorld(t)
+		w.limited = true
+		w.startServer()
+		served := 0
+		var resp *http.Response
+		for range 200 {
+			req, err := http.NewRequest(http.MethodGet, w.profile.URL+"/api/machines", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+w.token)
+			if resp, err = w.client.Do(req); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				break
+			}
+			served++
+		}
+		wait, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+		if served < 100 || resp.StatusCode != http.StatusTooManyRequests || err != nil || wait < 1 {
+			t.Errorf("after %d calls: %s, Retry-After %q", served, resp.Status, resp.Header.Get("Retry-After"))
+		}
+		if status, text := w.call(http.MethodGet, "/api/machineactions", "", nil); status != http.StatusOK {
+			t.Errorf("another API is limited too: %d %s", status, text)
+		}
+		w.server.stop(t)
+		w.startServer()
+		before := served
+		for served = 0; served < 100; served++ {
+			if status, _ := w.call(http.MethodGet, "/api/machines", "", nil); status == http.StatusTooManyRequests {
+				break
+			}
+		}
+		if served == 100 {
+			t.Errorf("%d calls before the restart, and %d more after it", before, served)
+		}
+	})
 }
 
 func TestRefusedStarts(t *testing.T) {

@@ -1,26 +1,29 @@
-// A Node program as there are many: it logs in with @azure/msal-node and calls
-// the API with fetch. The first line of standard input is its configuration
-// {library, auth, scope, api}, each further one a call {method, path, body}.
-// Each line of standard output tells what came of a call: the answer
-// {status, headers, body}, or {error} where there was none.
+// A Node program as there are many: it logs in with @azure/msal-node, of the
+// version that the argument names, and calls the API with fetch. Each line of
+// standard input is a call {auth, scope, method, url, body}, each line of standard
+// output tells what came of it: the answer {status, headers, body}, or {error}
+// where there was none.
 import { createInterface } from "node:readline";
 
-const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-const { library, auth, scope, api } = JSON.parse((await lines.next()).value);
-const { ConfidentialClientApplication } = await import(library);
-const application = new ConfidentialClientApplication({ auth });
+const { ConfidentialClientApplication } = await import(process.argv[2]);
+const applications = new Map();
 
-async function call({ method, path, body }) {
-  const { accessToken } = await application.acquireTokenByClientCredential({ scopes: [scope] });
-  const response = await fetch(api + path, {
-    method,
-    headers: { Authorization: `Bearer ${accessToken}`, "Content-Type": "application/json" },
-    body: body || undefined,
-  });
+function application(auth) {
+  const key = JSON.stringify(auth);
+  if (!applications.has(key)) {
+    applications.set(key, new ConfidentialClientApplication({ auth }));
+  }
+  return applications.get(key);
+}
+
+async function call({ auth, scope, method, url, body }) {
+  const { accessToken } = await application(auth).acquireTokenByClientCredential({ scopes: [scope] });
+  const headers = { Authorization: `Bearer ${accessToken}`, "Content-Type": "application/json" };
+  const response = await fetch(url, { method, headers, body: body || undefined });
   return { status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() };
 }
 
-for await (const line of lines) {
+for await (const line of createInterface({ input: process.stdin })) {
   const outcome = await call(JSON.parse(line)).catch((error) => ({ error: `${error} ${error.cause ?? ""}` }));
   console.log(JSON.stringify(outcome));
 }
