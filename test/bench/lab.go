@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,61 +23,43 @@ import (
 	"github.com/cordon-project/cordon/mde"
 )
 
-// lab is where the bench works: two directories, and the processes and mounts
-// that end with it.
+// lab is where the bench works, and the processes and mounts that end with it.
 type lab struct {
 	cordon string
 	disk   string // a directory on a disk, for what has to be durable
-	mounts string // a directory that only root can change on its whole path, for mount points
+	mounts string // a directory that only root can change, for mount points
 	stops  []func() error
 
-	running *process // the server
-	address string
+	address string // of the server
+	running *process
 	boot    bootstrap.File
 	roots   *x509.CertPool
 	client  *mde.Client
 }
 
-func (l *lab) open() (err error) {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if l.cordon, err = filepath.Abs(l.cordon); err != nil {
-		return err
-	}
-	for _, d := range []struct {
-		path *string
-		in   string
-	}{{&l.disk, "/var/tmp"}, {&l.mounts, "/run"}} { // hier(7): the first keeps what is in it, so it is on a disk
-		if *d.path, err = os.MkdirTemp(d.in, "cordon-bench-"); err != nil {
-			return errors.Join(err, l.close())
-		}
-		dir := *d.path
-		l.stops = append(l.stops, func() error { return os.RemoveAll(dir) })
-	}
-	return nil
-}
-
 // close undoes everything, the last first.
 func (l *lab) close() (err error) {
-	for i := len(l.stops) - 1; i >= 0; i-- {
-		err = errors.Join(err, l.stops[i]())
+	for ; len(l.stops) > 0; l.stops = l.stops[:len(l.stops)-1] {
+		err = errors.Join(err, l.stops[len(l.stops)-1]())
 	}
-	l.stops = nil
 	return err
 }
 
-// mount mounts a file system at a new directory of that name.
-func (l *lab) mount(name, source, fstype string, flags uintptr, data string) (string, error) {
+// mount mounts a file system on a new directory of that name.
+func (l *lab) mount(name, fstype, data string) (string, error) {
 	point := filepath.Join(l.mounts, name)
 	if err := os.Mkdir(point, 0o755); err != nil {
 		return "", err
 	}
-	if err := unix.Mount(source, point, fstype, flags, data); err != nil {
-		return "", fmt.Errorf("mount %s: %w", fstype, err)
+	return point, l.mountAt(point, fstype, data)
+}
+
+func (l *lab) mountAt(point, fstype, data string) error {
+	if err := unix.Mount("cordon-bench", point, fstype, unix.MS_NOSUID, data); err != nil {
+		return fmt.Errorf("mount %s: %w", fstype, err)
 	}
-	l.stops = append(l.stops, func() error { return errors.Join(unix.Unmount(point, unix.MNT_DETACH), os.Remove(point)) })
-	return point, nil
+	l.stops = append(l.stops, func() error { return unix.Unmount(point, unix.MNT_DETACH) })
+	return nil
 }
 
 // process is one that the lab has started; stop ends it, once.
@@ -95,79 +78,66 @@ func (l *lab) start(log, name string, args ...string) (*process, error) {
 	p.Stdout, p.Stderr = out, out
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := p.Start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, out.Close())
 	}
-	stopped := false
-	p.stop = func() error {
-		if stopped {
-			return nil
-		}
-		stopped = true
+	p.stop = sync.OnceValue(func() error {
 		_ = p.Process.Signal(syscall.SIGTERM) // it may have ended already
-		kill := time.AfterFunc(30*time.Second, func() { _ = p.Process.Kill() })
-		defer kill.Stop()
+		defer time.AfterFunc(30*time.Second, func() { _ = p.Process.Kill() }).Stop()
 		_ = p.Wait() // how it ends is of no interest any more
 		return out.Close()
-	}
+	})
 	l.stops = append(l.stops, p.stop)
 	return p, nil
 }
 
-// tail is the end of a log, for an error.
-func (l *lab) tail(log string) string {
-	text, err := os.ReadFile(filepath.Join(l.disk, log+".log"))
-	if err != nil {
-		return err.Error()
+// explain adds the end of a log to an error.
+func (l *lab) explain(err error, log string) error {
+	if err == nil {
+		return nil
 	}
-	return string(text[max(0, len(text)-1500):])
+	text, _ := os.ReadFile(filepath.Join(l.disk, log+".log")) // if it cannot be read, the error has to do
+	return fmt.Errorf("%w\n%s", err, text[max(0, len(text)-1500):])
 }
 
 // server starts a server on the lab's one data directory. A second one, after
 // the first was stopped, has the same address.
-func (l *lab) server(ctx context.Context) (*process, error) {
+func (l *lab) server(ctx context.Context) (err error) {
 	if l.address == "" {
 		free, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return nil, err
+			return err
 		}
 		l.address = free.Addr().String()
 		if err := free.Close(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	config := filepath.Join(l.disk, "server.toml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "listen = %q\nmetrics_listen = \"off\"\n", l.address), 0o600); err != nil {
-		return nil, err
+	config, data := filepath.Join(l.disk, "server.toml"), filepath.Join(l.disk, "server")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "listen = %q\nmetrics_listen = \"off\"\n[[limit]] # the product's limits are not what is measured\nper_minute = 1000000000\nper_hour = 1000000000\n", l.address), 0o600); err != nil {
+		return err
 	}
-	data := filepath.Join(l.disk, "server")
-	p, err := l.start("server", l.cordon, "server", "--data-dir", data, "--config", config)
-	if err != nil {
-		return nil, err
+	if l.running, err = l.start("server", l.cordon, "server", "--data-dir", data, "--config", config); err != nil {
+		return err
 	}
-	l.running = p
-	return p, wait(ctx, time.Minute, "the server is ready", func() (bool, error) {
+	return l.explain(wait(ctx, "the server is ready", func() bool {
 		text, err := os.ReadFile(filepath.Join(data, bootstrap.FileName))
-		if err != nil || json.Unmarshal(text, &l.boot) != nil || l.boot.URL == "" {
-			return false, nil
+		if err != nil || json.Unmarshal(text, &l.boot) != nil {
+			return false
 		}
 		pem, err := os.ReadFile(l.boot.CAFile)
-		if err != nil {
-			return false, err
-		}
 		l.roots = x509.NewCertPool()
-		l.roots.AppendCertsFromPEM(pem)
-		t := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: l.roots}, MaxIdleConnsPerHost: 64} // HTTP/1.1, as curl and the SDKs
-		l.client, err = mde.New(mde.Config{
-			BaseURL: l.boot.URL, TenantID: l.boot.TenantID, ClientID: l.boot.ClientID, ClientSecret: l.boot.ClientSecret, HTTPClient: &http.Client{Transport: t},
-		})
-		if err != nil {
-			return false, err
+		if err != nil || !l.roots.AppendCertsFromPEM(pem) {
+			return false
 		}
-		for _, err := range l.client.ListMachines(ctx, mde.ListOptions{}) {
-			return err == nil, nil
+		// HTTP/1.1, as curl and the SDKs speak.
+		web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: l.roots}, MaxIdleConnsPerHost: callers}}
+		l.client, err = mde.New(mde.Config{BaseURL: l.boot.URL, TenantID: l.boot.TenantID, ClientID: l.boot.ClientID, ClientSecret: l.boot.ClientSecret, HTTPClient: web})
+		if err == nil {
+			_, err = l.client.GetAction(ctx, "00000000-0000-0000-0000-000000000000")
 		}
-		return true, nil
-	})
+		var no *mde.Error
+		return errors.As(err, &no) && no.Code == mde.CodeResourceNotFound
+	}), "server")
 }
 
 // endpoint is an agent that enforces on one mount.
@@ -177,8 +147,7 @@ type endpoint struct {
 	machine string
 }
 
-// agent starts an agent that enforces on the mount, and waits until it is
-// connected and has a trust set.
+// agent starts an agent that enforces on the mount.
 func (l *lab) agent(ctx context.Context, name, mount, rules string) (*endpoint, error) {
 	dir, file := filepath.Join(l.disk, name), filepath.Join(l.disk, name+".rules")
 	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
@@ -190,32 +159,26 @@ func (l *lab) agent(ctx context.Context, name, mount, rules string) (*endpoint, 
 		return nil, err
 	}
 	e := &endpoint{process: p, local: agent.DialLocal(dir)}
-	if err := e.ready(ctx); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, l.tail(name))
-	}
-	return e, nil
+	return e, l.explain(e.ready(ctx), name)
 }
 
 // ready waits until the agent is connected and has a trust set.
 func (e *endpoint) ready(ctx context.Context) error {
-	return wait(ctx, time.Minute, "the agent is ready", func() (bool, error) {
+	return wait(ctx, "the agent is ready", func() bool {
 		s, err := e.local.Status(ctx)
 		e.machine = string(s.Machine)
-		return err == nil && s.Transport != "" && s.Observed.TrustSet != "", nil
+		return err == nil && s.Transport != "" && s.Observed.TrustSet != ""
 	})
 }
 
-// wait polls until done says so.
-func wait(ctx context.Context, most time.Duration, what string, done func() (bool, error)) error {
-	for end := time.Now().Add(most); ; time.Sleep(10 * time.Millisecond) {
-		ok, err := done()
-		switch {
-		case ok || err != nil:
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case time.Now().After(end):
-			return fmt.Errorf("waited %s until %s, in vain", most, what)
+// wait polls until done says so, for a minute at most.
+func wait(ctx context.Context, what string, done func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for ; !done(); time.Sleep(10 * time.Millisecond) {
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait until %s: %w", what, ctx.Err())
 		}
 	}
+	return nil
 }

@@ -128,12 +128,11 @@ func changeAction(t *tx, id cordon.ActionID, change cordon.ActionChange) (after 
 		}
 	}
 	for _, e := range entries {
+		about := seq
 		if e.Action != id {
-			err = audit(t, e)
-		} else {
-			err = appendAudit(t, seq, e)
+			about = 0
 		}
-		if err != nil {
+		if err := appendAudit(t, about, e); err != nil {
 			return after, err
 		}
 	}

@@ -73,7 +73,7 @@ func (s *Store) EnrolMachine(ctx context.Context, m cordon.Machine) (created boo
 				return err
 			}
 		}
-		return audit(t, cordon.AuditEntry{At: m.LastSeen, Kind: cordon.AuditEnrolled, Machine: m.ID, Actor: string(m.ID)})
+		return appendAudit(t, 0, cordon.AuditEntry{At: m.LastSeen, Kind: cordon.AuditEnrolled, Machine: m.ID, Actor: string(m.ID)})
 	})
 	return created && err == nil, err
 }

@@ -176,7 +176,8 @@ func compile(t table, q cordon.Query) (total, page *compiler, err error) {
 }
 
 // compiler writes SQL and collects its arguments. Every condition that it
-// writes is 0 or 1, never NULL, so that NOT means what [cordon.Holds] says.
+// writes is 0 or 1, never NULL, so that NOT means what [cordon.Holds] says, and
+// needs no parentheses around it to be joined or negated.
 type compiler struct {
 	fields map[cordon.Field]field
 	sql    strings.Builder
@@ -232,10 +233,8 @@ func (c *compiler) condition(e cordon.Expr) error {
 	case cordon.Or:
 		return c.join(" OR ", terms(e, disjunction))
 	case cordon.Not:
-		c.write("NOT (")
-		err := c.condition(e.X)
-		c.write(")")
-		return err
+		c.write("NOT ")
+		return c.condition(e.X)
 	case cordon.Compare:
 		return c.compare(e)
 	case cordon.In:

@@ -6,8 +6,8 @@ import (
 	"github.com/cordon-project/cordon"
 )
 
-// appendAudit writes an entry about the action that has the number seq; 0: it
-// is about none that is in the table.
+// appendAudit writes an entry. If it belongs to a change of an action, seq is
+// the action's number; else 0.
 func appendAudit(t *tx, seq int64, e cordon.AuditEntry) error {
 	var action, id any
 	if seq != 0 {
@@ -20,22 +20,11 @@ func appendAudit(t *tx, seq int64, e cordon.AuditEntry) error {
 	return err
 }
 
-// audit is appendAudit for who does not know the action's number.
-func audit(t *tx, e cordon.AuditEntry) error {
-	var seq int64
-	if e.Action != "" {
-		if err := t.each("SELECT seq FROM actions WHERE id = ?", func(r *row) { seq = r.number() }, string(e.Action)); err != nil {
-			return err
-		}
-	}
-	return appendAudit(t, seq, e)
-}
-
 // Audit implements [cordon.Store]. All entries are written, or none.
 func (s *Store) Audit(ctx context.Context, entries ...cordon.AuditEntry) error {
 	return s.writer.do(ctx, func(t *tx) error {
 		for _, e := range entries {
-			if err := audit(t, e); err != nil {
+			if err := appendAudit(t, 0, e); err != nil {
 				return err
 			}
 		}

@@ -93,7 +93,7 @@ func Open(ctx context.Context, path string, opts ...Option) (_ *Store, err error
 	if err := create(path); err != nil {
 		return nil, fmt.Errorf("create database: %w", err)
 	}
-	w, err := connect(path, append(pragmas, "wal_autocheckpoint = 4000", "journal_size_limit = 67108864")...)
+	w, err := connect(path, append(pragmas, "wal_autocheckpoint = 8000", "journal_size_limit = 67108864")...)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, failure(err))
 	}

@@ -139,7 +139,10 @@ func TestFailsAlone(t *testing.T) {
 			_, _, err := t.exec("INSERT INTO settings (name, value) VALUES ('x', 1)")
 			return err
 		}, isKind(cordon.Internal)},
-		{"writes, then panics", func(t *tx) error { _ = put("half")(t); panic("on purpose") }, isKind(cordon.Internal)},
+		{"writes, then panics", func(t *tx) error {
+			_ = t.script("INSERT INTO settings (name, value) VALUES ('half', x'')")
+			panic("on purpose")
+		}, isKind(cordon.Internal)},
 		{"is not SQL", func(t *tx) error { _, _, err := t.exec("SELEC"); return err }, isKind(cordon.Internal)},
 		{"last", put("last"), isNil},
 	}
@@ -398,6 +401,25 @@ func TestOrigin(t *testing.T) {
 	}
 	if got, err := s.Action(t.Context(), a.ID); err != nil || got != a {
 		t.Errorf("after it: %+v, %v", got, err)
+	}
+}
+
+// TestEnrolmentIsAudited looks where [cordon.Store] does not show it.
+func TestEnrolmentIsAudited(t *testing.T) {
+	s := openNew(t)
+	m := storetest.Machine("audited", "audited")
+	for range 2 {
+		if _, err := s.EnrolMachine(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	err := s.read(t.Context(), func(c *conn) error {
+		return c.each("SELECT kind, machine, actor, at FROM audit", func(r *row) { got = append(got, fmt.Sprint(r.text(), r.text(), r.text(), r.time())) })
+	})
+	want := fmt.Sprint("enrolled", string(m.ID), string(m.ID), storetest.Noon)
+	if err != nil || !slices.Equal(got, []string{want, want}) {
+		t.Errorf("audit: %q, %v", got, err)
 	}
 }
 

@@ -602,8 +602,14 @@ func testTimes(w *world) {
 		a := w.createDraft(d)
 		got := w.action(d.ID)
 		w.diff("action, read back", a, got)
+		changed := w.change(d.ID, func(a cordon.Action) (cordon.Action, []cordon.AuditEntry, error) {
+			a.Updated, a.Delivered, a.Cancel = at, &at, &cordon.Cancellation{At: at}
+			return a, nil, nil
+		})
+		got = w.action(d.ID)
+		w.diff("action after a change, read back", changed, got)
 		m = w.machineNow(m.ID)
-		for _, t := range []time.Time{a.Created, got.Created, got.Updated, got.Expires, m.FirstSeen, m.LastSeen, w.auditOf(d.ID)[0].At} {
+		for _, t := range []time.Time{a.Created, got.Created, got.Updated, got.Expires, *got.Delivered, got.Cancel.At, m.FirstSeen, m.LastSeen, w.auditOf(d.ID)[0].At} {
 			if cordon.Ticks(t) != cordon.Ticks(at) {
 				w.Errorf("%s became %s", at, t)
 			}

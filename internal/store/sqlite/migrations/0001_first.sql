@@ -64,7 +64,7 @@ CREATE TABLE audit (
     kind      TEXT    NOT NULL,
     machine   TEXT    NOT NULL,
     action    INTEGER REFERENCES actions (seq),
-    action_id TEXT,                  -- only of an action that is not in the table
+    action_id TEXT,                  -- instead of action: the entry belongs to no change of it, and it may not exist
     actor     TEXT    NOT NULL,
     status    TEXT    NOT NULL,
     detail    TEXT    NOT NULL,
