@@ -52,13 +52,13 @@ func cancellation(write func([]byte, *cordon.Cancellation) []byte) func([]byte, 
 }
 
 // request returns what serves POST /api/machines/{machine}/{action}.
-func request(t cordon.ActionType) func(*api, *call) ([]byte, error) {
+func request(t cordon.ActionType, params []parameter) func(*api, *call) ([]byte, error) {
 	return func(a *api, c *call) ([]byte, error) {
-		m, err := a.findMachine(c, cordon.RestrictAction)
+		m, err := a.findMachine(c, t.Operation())
 		if err != nil {
 			return nil, err
 		}
-		comment, err := c.readComment()
+		comment, err := c.readBody(params)
 		if err != nil {
 			return nil, err
 		}
@@ -99,7 +99,7 @@ func (a *api) cancelAction(c *call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	comment, err := c.readComment()
+	comment, err := c.readBody(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +110,32 @@ func (a *api) cancelAction(c *call) ([]byte, error) {
 	return machineAction.entity(c, &action), nil
 }
 
+// download returns what serves GET of what an action has brought back from its
+// machine: a package, or the result of one command (an index, the second
+// variable). No action that Cordon performs brings anything back.
+func download(op cordon.Operation) func(*api, *call) ([]byte, error) {
+	return func(a *api, c *call) ([]byte, error) {
+		id, err := actionID(c.args[0])
+		if err != nil {
+			return nil, err
+		}
+		for _, index := range c.args[1:] {
+			if _, err := strconv.ParseUint(index, 10, 31); err != nil {
+				return nil, badRequest("The index (%.64s) from request is not valid. It must be the number of a command, the first being 0.", index)
+			}
+		}
+		action, err := a.Service.FindAction(c.Context(), c.caller, op, id)
+		if err != nil {
+			return nil, noAction(err, id)
+		}
+		m, err := a.Service.Find(c.Context(), c.caller, op, string(action.Machine))
+		if err != nil {
+			return nil, err
+		}
+		return nil, m.Facts.Unsupported()
+	}
+}
+
 var guid = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // actionID reads the key of an action. The error is the one that Defender was
@@ -118,8 +144,11 @@ func actionID(key string) (cordon.ActionID, error) {
 	if id := strings.ToLower(key); guid.MatchString(id) {
 		return cordon.ActionID(id), nil
 	}
-	return "", &problem{status: http.StatusBadRequest, code: "BadRequest",
-		message: fmt.Sprintf("The key value (%.64s) from request is not valid. The key value should be format of type 'Edm.Guid'.", key)}
+	return "", badRequest("The key value (%.64s) from request is not valid. The key value should be format of type 'Edm.Guid'.", key)
+}
+
+func badRequest(format string, args ...any) error {
+	return &problem{status: http.StatusBadRequest, code: "BadRequest", message: fmt.Sprintf(format, args...)}
 }
 
 // noAction puts an error of kind NotFound into the words of this API.

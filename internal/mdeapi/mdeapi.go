@@ -19,11 +19,12 @@
 // names the request in the log. A panic or an unclassified error is a 500 that
 // tells the caller nothing but that target.
 //
-// The package starts no goroutine and holds no state; the handler is safe for
-// concurrent use.
+// The package starts no goroutine and holds no state but compressors to be used
+// again; the handler is safe for concurrent use.
 package mdeapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,14 +37,18 @@ import (
 	"github.com/cordon-project/cordon"
 )
 
-// Config is what the edge needs. Every field is required.
+// Config is what the edge needs. Every field is required unless it says otherwise.
 type Config struct {
 	Service      *cordon.Service
 	Authenticate func(*http.Request) (cordon.Caller, error) // errors of kind Unauthenticated or Forbidden
-	Base         func(*http.Request) string                 // scheme and host that the client called, without a slash at the end
-	Now          func() time.Time
-	NewID        func() string // a new random GUID, lower case
-	Log          *slog.Logger
+	// Limit charges a call to the caller. api is the method and the path of the
+	// route, as in "GET machines/*". An error of kind Limited says when to try
+	// again. Nil: calls are not limited.
+	Limit func(ctx context.Context, c cordon.Caller, api string) error
+	Base  func(*http.Request) string // scheme and host that the client called, without a slash at the end
+	Now   func() time.Time
+	NewID func() string // a new random GUID, lower case
+	Log   *slog.Logger
 }
 
 // New returns the handler for /api and everything below it, in any case.
@@ -85,6 +90,10 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Type", "application/json; odata.metadata=minimal; odata.streaming=true; charset=utf-8")
 		h.Set("OData-Version", "4.0")
 		h.Set("Vary", "Accept-Encoding")
+		if coding := codingFor(r.Header.Values("Accept-Encoding"), len(body)); coding != "" {
+			h.Set("Content-Encoding", coding)
+			body = compress(coding, body)
+		}
 	}
 	if body != nil {
 		h.Set("Content-Length", strconv.Itoa(len(body)))
@@ -114,6 +123,12 @@ func (a *api) answer(c *call) (status int, body []byte, err error) {
 		return 0, nil, err
 	}
 	c.caller.Source = source
+	// Before what the caller may do: a call that is refused costs as much as another.
+	if a.Limit != nil {
+		if err := a.Limit(c.Context(), c.caller, route.method+" "+route.path); err != nil {
+			return 0, nil, err
+		}
+	}
 	if err := c.caller.Authorize(route.op); err != nil {
 		return 0, nil, err
 	}
@@ -171,7 +186,8 @@ func problemOf(err error) *problem {
 		return p
 	}
 	p := &problem{}
-	if e := (*cordon.Error)(nil); errors.As(err, &e) {
+	e := (*cordon.Error)(nil)
+	if errors.As(err, &e) {
 		p.message = e.Message
 	}
 	switch cordon.KindOf(err) {
@@ -190,6 +206,8 @@ func problemOf(err error) *problem {
 			p.framework = true
 		case cordon.CodePlatformUnsupport:
 			p.code = "OsPlatformNotSupported"
+		case cordon.CodeVersionUnsupport:
+			p.code = "ClientVersionNotSupported"
 		case cordon.CodeActionInProgress:
 			// One client looks for exactly these words.
 			p.code, p.message = "ActiveRequestAlreadyExists", "Action is already in progress"
@@ -203,7 +221,7 @@ func problemOf(err error) *problem {
 	case cordon.NotFound:
 		p.status, p.code = http.StatusNotFound, "ResourceNotFound"
 	case cordon.Limited:
-		p.status, p.code, p.header = http.StatusTooManyRequests, "TooManyRequests", map[string]string{"Retry-After": "60"}
+		p.status, p.code, p.header = http.StatusTooManyRequests, "TooManyRequests", map[string]string{"Retry-After": strconv.Itoa(int(max(e.RetryAfter, time.Second) / time.Second))}
 	case cordon.Unavailable:
 		p.status, p.code, p.header = http.StatusServiceUnavailable, "ServiceUnavailable", map[string]string{"Retry-After": "5"}
 		p.message = "The service cannot answer right now. Try again."

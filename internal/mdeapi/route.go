@@ -13,25 +13,38 @@ import (
 // route is one operation of the API. Any one permission of op allows it.
 type route struct {
 	method string
-	path   string // below the prefix; a * stands for any one segment
+	path   string // below the prefix; a * stands for any segment, or the rest of one
 	op     cordon.Operation
 	status int // of success
 	serve  func(*api, *call) ([]byte, error)
 }
 
-// readAlerts is the operation of Defender that lists alerts. Cordon has none,
-// but clients ask for them to test their connection.
-var readAlerts = cordon.Operation{cordon.AlertReadAll, cordon.AlertReadWriteAll}
-
 var routes = []route{
 	{"GET", "machines", cordon.ReadMachines, http.StatusOK, (*api).listMachines},
 	{"GET", "machines/*", cordon.ReadMachines, http.StatusOK, (*api).getMachine},
-	{"POST", "machines/*/restrictCodeExecution", cordon.RestrictAction, http.StatusCreated, request(cordon.RestrictCodeExecution)},
-	{"POST", "machines/*/unrestrictCodeExecution", cordon.RestrictAction, http.StatusCreated, request(cordon.UnrestrictCodeExecution)},
+	action("restrictCodeExecution", cordon.RestrictCodeExecution),
+	action("unrestrictCodeExecution", cordon.UnrestrictCodeExecution),
+	action("isolate", cordon.Isolate, choice("IsolationType", optional, "Full", "Selective", "UnManagedDevice")),
+	action("unisolate", cordon.Unisolate),
+	action("runAntiVirusScan", cordon.RunAntiVirusScan, choice("ScanType", required, "Quick", "Full")),
+	action("collectInvestigationPackage", cordon.CollectInvestigationPackage),
+	action("StopAndQuarantineFile", cordon.StopAndQuarantineFile, sha1Hash),
+	action("offboard", cordon.Offboard),
+	action("runliveresponse", cordon.LiveResponse, liveCommands),
+	action("startInvestigation", cordon.StartInvestigation),
 	{"GET", "machineactions", cordon.ReadMachines, http.StatusOK, (*api).listActions},
 	{"GET", "machineactions/*", cordon.ReadMachines, http.StatusOK, (*api).getAction},
 	{"POST", "machineactions/*/cancel", cordon.CancelAction, http.StatusOK, (*api).cancelAction},
-	{"GET", "alerts", readAlerts, http.StatusOK, (*api).listAlerts},
+	{"GET", "machineactions/*/getPackageUri", cordon.ReadPackage, http.StatusOK, download(cordon.ReadPackage)},
+	{"GET", "machineactions/*/GetLiveResponseResultDownloadLink(index=*)", cordon.ReadLiveResponse, http.StatusOK, download(cordon.ReadLiveResponse)},
+	{"GET", "alerts", cordon.ReadAlerts, http.StatusOK, (*api).listAlerts},
+}
+
+// action is the route by which an action is asked for. Those that Cordon does
+// not perform have theirs too, with the checks that Defender makes: a program
+// then learns that the machine cannot do it, and not that there is no such address.
+func action(word string, t cordon.ActionType, params ...parameter) route {
+	return route{"POST", "machines/*/" + word, t.Operation(), http.StatusCreated, request(t, params)}
 }
 
 // find returns the route of a request and sets what the path says in c. Paths
@@ -103,10 +116,17 @@ func split(u *url.URL) []string {
 func match(path string, segments []string) (args []string, ok bool) {
 	for _, segment := range segments {
 		var want string
-		if want, path, _ = strings.Cut(path, "/"); want == "*" {
-			args = append(args, segment)
-		} else if !strings.EqualFold(want, segment) {
+		want, path, _ = strings.Cut(path, "/")
+		before, behind, variable := strings.Cut(want, "*")
+		if !variable {
+			before = want
+		}
+		n := len(segment) - len(behind)
+		if n < len(before) || !variable && n > len(before) || !strings.EqualFold(before, segment[:len(before)]) || !strings.EqualFold(behind, segment[n:]) {
 			return nil, false
+		}
+		if variable {
+			args = append(args, segment[len(before):n])
 		}
 	}
 	return args, path == "" && len(segments) > 0

@@ -3,6 +3,8 @@ package mdeapi_test
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
+	"compress/zlib"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -55,6 +57,7 @@ type house struct {
 	store   *breakable
 	service *cordon.Service
 	handler http.Handler
+	issuer  *oauth.Server
 	addr    string
 	now     time.Time
 	log     bytes.Buffer
@@ -122,6 +125,7 @@ func newHouse(t testing.TB) *house {
 		return s
 	}
 	issuer := tokens(tenant)
+	h.issuer = issuer
 	h.handler = mdeapi.New(mdeapi.Config{
 		Service: h.service, Authenticate: issuer.Authenticate, Now: clock, Log: slog.New(slog.NewTextHandler(&h.log, nil)),
 		Base: func(r *http.Request) string { return "https://" + r.Host },
@@ -219,7 +223,8 @@ func forge(t testing.TB, token string, key jose.SigningKey, change func(map[stri
 // TestWire plays the files of testdata, each from a fresh start, over a real
 // connection, and compares the answers byte for byte. A section "name" is a
 // request as it goes out (but for Host, Connection and Content-Length), the
-// section "name: answer" is what comes back (but for Date). A section "! words"
+// section "name: answer" is what comes back (but for Date,
+// and unpacked). A section "! words"
 // lets something happen behind the edge. In requests, $ALL, $READ … are tokens,
 // $WEB … machines, $A1 … the ids of the actions created so far.
 //
@@ -312,7 +317,14 @@ func (h *house) happen(words []string) {
 		_, err = h.service.Orders(h.t.Context(), cordon.MachineID(h.fill(words[1])))
 	case "report": // machine, action, state
 		m := cordon.MachineID(h.fill(words[1]))
-		_, err = h.service.Report(h.t.Context(), m, cordon.Report{Machine: m, Action: cordon.ActionID(h.fill(words[2])), State: cordon.ReportState(words[3]), Error: "no package database"}, "evidence")
+		var a cordon.Action
+		if a, err = h.store.Action(h.t.Context(), cordon.ActionID(h.fill(words[2]))); err == nil {
+			_, err = h.service.Report(h.t.Context(), m, cordon.Report{Machine: m, Action: a.ID, Generation: a.Generation, State: cordon.ReportState(words[3]), Error: "no package database"}, "evidence")
+		}
+	case "agent": // machine, version
+		m, _ := h.store.Machine(h.t.Context(), cordon.MachineID(h.fill(words[1])))
+		m.Facts.AgentVersion = words[2]
+		err = h.store.MachineSaid(h.t.Context(), m.ID, &m.Facts, m.Observed, h.now)
 	case "break": // the store
 		h.store.err = map[string]error{
 			"internally": errors.New("secret of the disk"), "unavailable": &cordon.Error{Kind: cordon.Unavailable, Message: "locked", Err: errors.New("secret of the lock")},
@@ -364,6 +376,13 @@ func (h *house) exchange(request string) (int, []byte) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	if coding := r.Header.Get("Content-Encoding"); coding != "" {
+		if r.ContentLength != int64(len(content)) && method != "HEAD" || r.ContentLength <= 0 {
+			h.t.Errorf("Content-Length is %d of %d bytes", r.ContentLength, len(content))
+		}
+		r.Header.Del("Content-Length") // the packed one is the compressor's affair
+		content = unpack(h.t, coding, content)
+	}
 	if len(content) > 0 && !json.Valid(content) {
 		h.t.Errorf("not JSON: %s", content)
 	}
@@ -377,4 +396,30 @@ func (h *house) exchange(request string) (int, []byte) {
 		fmt.Fprintf(&out, "\n%s\n", content)
 	}
 	return r.StatusCode, out.Bytes()
+}
+
+// unpack is what a client makes of a compressed body.
+func unpack(t testing.TB, coding string, packed []byte) []byte {
+	t.Helper()
+	if len(packed) == 0 {
+		return nil
+	}
+	var r io.Reader
+	var err error
+	switch coding {
+	case "gzip":
+		r, err = gzip.NewReader(bytes.NewReader(packed))
+	case "deflate":
+		r, err = zlib.NewReader(bytes.NewReader(packed))
+	default:
+		t.Fatalf("nobody asked for Content-Encoding %q", coding)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
 }
