@@ -14,9 +14,12 @@ demo: build
 	$(GO) build -o bin/demo ./test/demo
 	bin/demo bin/cordon
 
-# What the tests use besides Go: rpm builds a package database to be read.
+# What the tests use besides Go: rpm builds a package database to be read, and
+# npm runs a login library that programs written for Defender use.
+APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 deps:
-	@command -v rpmbuild >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rpm >/dev/null; }
+	@command -v rpmbuild >/dev/null || { apt-get update -qq && $(APT) rpm >/dev/null; }
+	@command -v npm >/dev/null || { apt-get update -qq && $(APT) nodejs npm ca-certificates >/dev/null; }
 
 test: deps lint build
 	GOARCH=arm64 $(GO) build -o /dev/null ./cmd/cordon

@@ -313,6 +313,7 @@ func (s *server) serve(ctx context.Context) error {
 	}
 	cancel()
 	s.hub.Close()
+	s.agents.Wait()
 	stopCtx, done := context.WithTimeout(context.Background(), stopWithin)
 	defer done()
 	return errors.Join(err, public.Shutdown(stopCtx), ops.Shutdown(stopCtx), s.limits.save(stopCtx))

@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coder/websocket"
@@ -52,6 +53,7 @@ type Config struct {
 type API struct {
 	Config
 	proofs *replayGuard
+	live   sync.WaitGroup // WebSockets that are being served
 }
 
 // New returns the edge. It starts nothing.
@@ -65,6 +67,10 @@ func (a *API) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+wire.ConnectPath, a.connect)
 	mux.HandleFunc("POST "+wire.SyncPath, a.sync)
 }
+
+// Wait returns when the last WebSocket is not served any more. Closing the hub
+// ends them all.
+func (a *API) Wait() { a.live.Wait() }
 
 // Sweep ends connections that have fallen silent and stores when the others
 // were last heard of, every interval until ctx ends.
@@ -139,11 +145,11 @@ func (a *API) connect(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	var member *hub.Member
-	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
+	c := &connection{API: a, machine: m, ip: remoteIP(r)}
+	c.ws, err = websocket.Accept(w, r, &websocket.AcceptOptions{
 		CompressionMode: websocket.CompressionDisabled,
 		OnPingReceived: func(context.Context, []byte) bool {
-			a.Hub.Seen(member, a.Service.Now())
+			a.Hub.Seen(c.member, a.Service.Now())
 			return true
 		},
 	})
@@ -151,11 +157,26 @@ func (a *API) connect(w http.ResponseWriter, r *http.Request) {
 		a.Log.InfoContext(r.Context(), "connection not upgraded", "machine", m, "err", err)
 		return
 	}
-	ws.SetReadLimit(wire.MaxMessage)
-	defer func() { _ = ws.CloseNow() }() // it may be closed already
+	c.ws.SetReadLimit(wire.MaxMessage)
+	// On a goroutine of its own: this one has the request with all that belongs to
+	// it, and a stack that the TLS handshake has made large, for as long as it lives.
+	a.live.Go(c.serve)
+}
 
-	// The connection outlives the request's context on graceful stop: the hub ends it.
-	ctx, end := context.WithCancel(context.WithoutCancel(r.Context()))
+// connection is a machine's WebSocket.
+type connection struct {
+	*API
+	machine cordon.MachineID
+	ip      string
+	ws      *websocket.Conn
+	member  *hub.Member // set before the first read
+}
+
+// serve converses until either side ends it; on graceful stop the hub does.
+func (c *connection) serve() {
+	a, m, ws := c.API, c.machine, c.ws
+	defer func() { _ = ws.CloseNow() }() // it may be closed already
+	ctx, end := context.WithCancel(context.Background())
 	defer end()
 	send := func(msg wire.FromServer) error {
 		data, err := json.Marshal(msg)
@@ -188,18 +209,17 @@ func (a *API) connect(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	turn <- struct{}{}
-	member = a.Hub.Join(m, offer, end, a.Service.Now())
-	if member == nil {
+	if c.member = a.Hub.Join(m, offer, end, a.Service.Now()); c.member == nil {
 		_ = ws.Close(websocket.StatusTryAgainLater, "the server is stopping")
 		return
 	}
-	defer a.Hub.Leave(member)
+	defer a.Hub.Leave(c.member)
 	for first := true; ; first = false {
 		_, data, err := ws.Read(ctx)
 		if err != nil {
 			return
 		}
-		a.Hub.Seen(member, a.Service.Now())
+		a.Hub.Seen(c.member, a.Service.Now())
 		var msg wire.FromAgent
 		if err := json.Unmarshal(data, &msg); err != nil {
 			_ = ws.Close(websocket.StatusInvalidFramePayloadData, "not a message of this protocol")
@@ -208,7 +228,7 @@ func (a *API) connect(w http.ResponseWriter, r *http.Request) {
 		if !first {
 			turn <- struct{}{}
 		}
-		answer, err := a.handle(ctx, m, remoteIP(r), msg)
+		answer, err := a.handle(ctx, m, c.ip, msg)
 		if err == nil {
 			err = send(answer)
 		}

@@ -12,8 +12,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 )
 
 func TestPrograms(t *testing.T) {
@@ -31,6 +34,7 @@ func TestPrograms(t *testing.T) {
 			playbook.isRefused(away, desk)
 			user{t, k.open(t, w, w.isolator)}.isForbidden(away, "Machine.Isolate")
 			user{t, k.open(t, w, w.nobody)}.isForbidden(away, "")
+			user{t, k.open(t, w, w.hurried)}.isThrottled()
 		})
 	}
 }
@@ -42,7 +46,7 @@ func TestRefusedLogins(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			guess, stranger := w.playbooks[i], w.playbooks[i]
 			guess.secret += "x"
-			stranger.id = "00000000-0000-4000-8000-000000000000"
+			stranger.id = uuid.NewString() // each its own: wrong secrets are counted
 			for app, want := range map[application]string{guess: "AADSTS7000215", stranger: "AADSTS700016"} {
 				if a, err := k.open(t, w, app)(http.MethodGet, "/api/machines", ""); err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("got %d %v, want an error with %s", a.Status, err, want)
@@ -248,4 +252,21 @@ func (u user) isForbidden(away *machine, has string) {
 	u.fails(http.MethodGet, "/api/machineactions", "", http.StatusForbidden, "Forbidden", reading)
 	u.fails(http.MethodPost, "/api/machines/"+away.id+"/restrictCodeExecution", `{"Comment":"dry"}`, http.StatusForbidden, "Forbidden", acting)
 	u.fails(http.MethodPost, "/api/machines/nowhere/unrestrictCodeExecution", `{"Comment":"dry"}`, http.StatusForbidden, "Forbidden", acting)
+}
+
+// isThrottled calls until it is told to wait, which is so long that no library
+// does it by itself. (The application is the same one for all programs: a later
+// one is told at once.)
+func (u user) isThrottled() {
+	u.Helper()
+	const path = "/api/machines?$top=1"
+	for range hurriedLimit {
+		if u.call(http.MethodGet, path, "").Status != http.StatusOK {
+			break
+		}
+	}
+	a := u.fails(http.MethodGet, path, "", http.StatusTooManyRequests, "TooManyRequests", fmt.Sprintf("API calls quota exceeded! maximum allowed %d per 01:00:00", hurriedLimit))
+	if wait, err := strconv.Atoi(a.Headers["retry-after"]); err != nil || wait < 1 || wait > 3600/hurriedLimit {
+		u.Errorf("Retry-After: %q", a.Headers["retry-after"])
+	}
 }

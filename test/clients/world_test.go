@@ -150,12 +150,16 @@ type world struct {
 
 	playbooks        []application // one for each kind, because calls are counted by application; they may do all that playbooks need
 	isolator, nobody application   // may do something else, and nothing
+	hurried          application   // may read, and not more often than hurriedLimit
 }
 
 // application is what a program logs in with.
 type application struct{ id, secret string }
 
-const port = "8443"
+const (
+	port         = "8443"
+	hurriedLimit = 3 // an hour
+)
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -173,7 +177,10 @@ func newWorld(t *testing.T) *world {
 // startServer starts the server. It stops when the test ends, or when stop is called.
 func (w *world) startServer() (stop func()) {
 	w.Helper()
-	config := fmt.Sprintf("listen = %q\nmetrics_listen = \"off\"\ntls_names = [%q, \"%s\"]\n[[limit]]\nper_minute = 1000000000\nper_hour = 1000000000\n", w.addr, ownName, strings.Join(builtInNames, `", "`))
+	config := fmt.Sprintf("listen = %q\nmetrics_listen = \"off\"\ntls_names = [%q, \"%s\"]\n", w.addr, ownName, strings.Join(builtInNames, `", "`))
+	if w.hurried.id != "" {
+		config += fmt.Sprintf("[[limit]]\napplication = %q\nper_hour = %d\n", w.hurried.id, hurriedLimit)
+	}
 	file, data := filepath.Join(w.dir, "server.toml"), filepath.Join(w.dir, "server")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		w.Fatal(err)
@@ -292,6 +299,7 @@ func (w *world) makeApplications() {
 	}
 	w.isolator = put("Isolator", cordon.MachineIsolate)
 	w.nobody = put("Nobody")
+	w.hurried = put("Hurried", cordon.MachineReadAll)
 	if err := errors.Join(err, store.Close()); err != nil {
 		w.Fatal(err)
 	}

@@ -85,8 +85,9 @@ func createAction(t *tx, d cordon.ActionDraft, key []byte) (a cordon.Action, err
 		Actor: a.RequestorID, Status: a.Status, Detail: a.Comment})
 }
 
-// ChangeAction implements [cordon.Store]. A change may alter what the machine
-// action's doc calls its fate, from Status on; anything else is an error.
+// ChangeAction implements [cordon.Store]. A change may alter Status, Updated,
+// Delivered, Cancel, ErrorHResult and Reason. To alter anything else is an error
+// of kind Internal.
 func (s *Store) ChangeAction(ctx context.Context, id cordon.ActionID, change cordon.ActionChange) (cordon.Action, error) {
 	var a cordon.Action
 	err := s.writer.do(ctx, func(t *tx) (err error) {

@@ -19,7 +19,7 @@ func failure(err error) error {
 		return err
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return &cordon.Error{Kind: cordon.Unavailable, Message: "The database was not waited for", Err: err}
+		return &cordon.Error{Kind: cordon.Unavailable, Message: "The request was given up before the database had answered", Err: err}
 	}
 	e := &cordon.Error{Kind: cordon.Internal, Message: "The database failed", Err: err}
 	var engine *modernc.Error

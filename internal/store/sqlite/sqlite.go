@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,19 +36,27 @@ import (
 // list does not hold up the look-up of a machine, few because each has a cache.
 const readers = 4
 
-// pragmas are set on every connection. The cache (in KiB) is small on purpose:
-// SQLite walks over the whole of it at the end of most transactions, and the
-// operating system caches the file anyway.
-var pragmas = []string{"busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL", "cache_size = -4096"}
+var (
+	// pragmas are set on every connection. The cache (4 MiB) is small on purpose:
+	// SQLite walks over the whole of it at the end of most transactions, and the
+	// operating system caches the file anyway.
+	pragmas = []string{"busy_timeout = 5000", "foreign_keys = ON", "synchronous = FULL", "cache_size = -4096"}
+	// The -wal file is folded into the database whenever it has 8,000 pages of
+	// 4 KiB: rarely enough to pay off, often enough that those who wait do not notice.
+	writerPragmas = []string{"wal_autocheckpoint = 8000", "journal_size_limit = 67108864"}
+	readerPragmas = []string{"query_only = ON"}
+)
 
 // Store is a database file that is open. It implements [cordon.Store].
 type Store struct {
 	now     func() time.Time
 	lock    *os.File
+	writing *conn // the writer's, once there is one
 	writer  *writer
+	opened  int           // connections for reading
 	readers chan *conn    // those that nobody uses
 	closing chan struct{} // closed by Close
-	close   func() error
+	closed  func() error  // shuts down once, and returns what came of it
 }
 
 var _ cordon.Store = (*Store)(nil)
@@ -68,61 +77,59 @@ func Open(ctx context.Context, path string, opts ...Option) (_ *Store, err error
 		return nil, err
 	}
 	s := &Store{now: time.Now, readers: make(chan *conn, readers), closing: make(chan struct{})}
+	s.closed = sync.OnceValue(s.shutDown)
 	for _, o := range opts {
 		o(s)
 	}
-	// What was opened is closed in reverse order: the writing connection is the
-	// last, so that it folds the -wal file into the database and removes it.
-	var closers []func() error
-	s.close = sync.OnceValue(func() error {
-		var errs []error
-		for i := len(closers) - 1; i >= 0; i-- {
-			errs = append(errs, closers[i]())
-		}
-		return errors.Join(errs...)
-	})
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
 	if s.lock, err = lock(path); err != nil {
 		return nil, err
 	}
-	closers = append(closers, s.lock.Close)
+	if err := s.open(ctx, path); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, path string) (err error) {
 	if err := create(path); err != nil {
-		return nil, fmt.Errorf("create database: %w", err)
+		return fmt.Errorf("create database: %w", err)
 	}
-	w, err := connect(path, append(pragmas, "wal_autocheckpoint = 8000", "journal_size_limit = 67108864")...)
-	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, failure(err))
+	if s.writing, err = connect(path, slices.Concat(pragmas, writerPragmas)...); err != nil {
+		return fmt.Errorf("open database %s: %w", path, failure(err))
 	}
-	closers = append(closers, w.Close)
-	if err := migrate(ctx, w, path, migrations); err != nil {
-		return nil, err
+	if err := migrate(ctx, s.writing, path, migrations); err != nil {
+		return err
 	}
 	for range readers {
-		r, err := connect(path, append(pragmas, "query_only = ON")...)
+		c, err := connect(path, slices.Concat(pragmas, readerPragmas)...)
 		if err != nil {
-			return nil, fmt.Errorf("open database %s for reading: %w", path, failure(err))
+			return fmt.Errorf("open database %s for reading: %w", path, failure(err))
 		}
-		closers = append(closers, r.Close)
-		s.readers <- r
+		s.opened++
+		s.readers <- c
 	}
-	s.writer = startWriter(w)
-	return s, nil
+	s.writer = startWriter(s.writing)
+	return nil
 }
 
 // Close finishes the changes that were submitted and the queries that run, and
 // closes the file. Calls that come later fail with an error of kind Unavailable.
-func (s *Store) Close() error {
-	s.writer.stop()
-	select {
-	case <-s.closing:
-	default:
-		close(s.closing)
+func (s *Store) Close() error { return s.closed() }
+
+func (s *Store) shutDown() error {
+	if s.writer != nil {
+		s.writer.stop()
 	}
-	return s.close()
+	close(s.closing)
+	var errs []error
+	for range s.opened {
+		c := <-s.readers // when its user has returned it
+		errs = append(errs, c.Close())
+	}
+	if s.writing != nil {
+		errs = append(errs, s.writing.Close()) // the last: it folds the -wal file into the database and removes it
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
 }
 
 // create makes the file if it is not there, and readable for its owner only.

@@ -95,13 +95,11 @@ func (w *writer) submit(ctx context.Context, j *job) error {
 	}
 }
 
-// stop lets the writer finish what was submitted, and waits for it.
+// stop lets the writer finish what was submitted, and waits for it. It is called once.
 func (w *writer) stop() {
 	w.mu.Lock()
-	if !w.closed {
-		w.closed = true
-		close(w.jobs)
-	}
+	w.closed = true
+	close(w.jobs)
 	w.mu.Unlock()
 	<-w.stopped
 }

@@ -335,8 +335,22 @@ func TestClose(t *testing.T) {
 	if err := s.PutSettings(t.Context(), map[string][]byte{"late": nil}); cordon.KindOf(err) != cordon.Unavailable {
 		t.Errorf("late: error %v", err)
 	}
+	reader := <-s.readers // a query that still runs
 	release()
 	wg.Wait()
+	<-s.closing
+	for len(s.readers) > 0 {
+		runtime.Gosched()
+	}
+	select {
+	case <-closed:
+		t.Error("did not wait for a query")
+	default:
+	}
+	if err := reader.each("SELECT 1", func(*row) {}); err != nil {
+		t.Errorf("a query was cut off: %v", err)
+	}
+	s.readers <- reader
 	for range 2 {
 		if err := <-closed; err != nil {
 			t.Error(err)
