@@ -4,7 +4,7 @@
 // the memory of an agent and of a connection.
 //
 // Whatever is compared is measured in turns within one run; figures are medians
-// with their spread. It is confined as the demo is: agents enforce on small
+// with their quartiles. It is confined as the demo is: agents enforce on small
 // file systems of their own, in a private mount namespace that ends with the
 // bench. It ends with status 1 only if something could not be measured at all.
 package main
@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -24,31 +25,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const insideVar = "CORDON_BENCH_INSIDE"
-
-// atMost bounds the whole bench. Who runs the part that enforces kills it then,
-// from outside of everything that is enforced.
+// atMost bounds the bench: then the part that enforces is killed, from outside
+// of everything that is enforced, and the kernel lets go.
 const atMost = 8 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: bench PATH-OF-CORDON")
-		os.Exit(2)
+	var err error
+	switch len(os.Args) {
+	case 2:
+		err = confine(ctx, os.Args[1])
+	case 4: // started by confine
+		err = measure(ctx, lab{cordon: os.Args[1], disk: os.Args[2], mounts: os.Args[3]})
+	default:
+		err = errors.New("usage: bench PATH-OF-CORDON")
 	}
-	run := confine
-	if os.Getenv(insideVar) != "" {
-		run = measure
-	}
-	if err := run(ctx, os.Args[1]); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-// confine runs the bench once more, in a mount namespace of its own.
-func confine(ctx context.Context, cordon string) error {
+// confine runs the bench in a mount namespace of its own, on two directories
+// that it removes afterwards. Nothing that is mounted inside is to be seen here.
+func confine(ctx context.Context, cordon string) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("it enforces restrictions on file systems that it mounts, so it needs root")
 	}
@@ -56,8 +57,19 @@ func confine(ctx context.Context, cordon string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(self, cordon)
-	cmd.Env = append(os.Environ(), insideVar+"=1")
+	if cordon, err = filepath.Abs(cordon); err != nil {
+		return err
+	}
+	args := []string{cordon}
+	for _, in := range []string{"/var/tmp", "/run"} { // hier(7): the first is on a disk; the second is root's, on its whole path
+		dir, failed := os.MkdirTemp(in, "cordon-bench-")
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		args = append(args, dir)
+	}
+	cmd := exec.Command(self, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
@@ -66,7 +78,7 @@ func confine(ctx context.Context, cordon string) error {
 	defer time.AfterFunc(atMost, func() { _ = cmd.Process.Kill() }).Stop()
 	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
 	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("the part in the private mount namespace: %w", err)
+		return fmt.Errorf("in the private mount namespace: %w", err)
 	}
 	return nil
 }
@@ -75,42 +87,46 @@ func confine(ctx context.Context, cordon string) error {
 type bench struct {
 	context.Context
 	lab
-	targets, missed, unmeasured []string
+	targets            int
+	missed, unmeasured []string
 }
 
-func measure(ctx context.Context, cordon string) (err error) {
-	b := &bench{Context: ctx, lab: lab{cordon: cordon}}
-	if err := b.lab.open(); err != nil {
-		return err
+func measure(ctx context.Context, l lab) (err error) {
+	b := &bench{Context: ctx, lab: l}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
 	}
-	defer func() { err = errors.Join(err, b.lab.close()) }()
-	began := time.Now()
+	defer func() { err = errors.Join(err, b.close()) }()
+	began, note := time.Now(), ""
+	busyBefore, _ := processorTime()
+	// What else runs on the machine is not what is measured. All that is started inherits it.
+	if unix.Setpriority(unix.PRIO_PROCESS, 0, -20) == nil {
+		note = ", over which the bench has priority"
+	}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return err
 	}
-	say("Cordon bench: Linux %s, %d × %s, %s %s/%s", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), processor(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	note := ""
-	// What else runs here should not be what is measured. All that is started inherits it.
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20); err == nil {
-		note = "; the bench has priority over it"
-	}
-	say("Figures are medians [quartiles] of one run. Load average when it began: %s%s.", loadAverage(), note)
+	say("Cordon bench: Linux %s, %d × %s, %s %s/%s", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), field("/proc/cpuinfo", "model name"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	say("Medians [quartiles] of one run. The machine's load was %.4s when it began%s.", field("/proc/loadavg", ""), note)
 
 	b.section("Durable creates per second, each with its audit entry", b.creates)
 	b.section("Trust set of the whole installed system", b.trustSet)
-	b.section("A server and an agent, restricted: tmpfs", b.onTmpfs)
-	b.section("The same on ext4", b.onExt4)
+	b.section("A server, and an agent that restricts a tmpfs", b.onTmpfs)
+	b.section("An agent that restricts an ext4", b.onExt4)
 	b.section("fapolicyd on the same work", b.fapolicyd)
 
-	say("\n%d of %d targets met, in %s.", len(b.targets)-len(b.missed), len(b.targets), time.Since(began).Round(time.Second))
+	stopped := b.close() // so that the processor time of what was started is counted
+	busy, own := processorTime()
+	say("\n%d of %d targets met, in %s. Meanwhile other work had %.0f %% of the processors.", b.targets-len(b.missed), b.targets,
+		time.Since(began).Round(time.Second), 100*(busy-busyBefore-own).Seconds()/time.Since(began).Seconds()/float64(runtime.NumCPU()))
 	for _, m := range b.missed {
 		say("   missed: %s", m)
 	}
 	if len(b.unmeasured) > 0 {
-		return fmt.Errorf("not measured: %s", strings.Join(b.unmeasured, "; "))
+		return errors.Join(stopped, fmt.Errorf("not measured: %s", strings.Join(b.unmeasured, "; ")))
 	}
-	return nil
+	return stopped
 }
 
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
@@ -118,38 +134,29 @@ func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 // section runs one group of measurements. That one fails is no reason not to
 // try the next.
 func (b *bench) section(title string, measure func() error) {
-	if b.Err() != nil {
-		b.unmeasured = append(b.unmeasured, title+": interrupted")
-		return
-	}
 	say("\n== %s", title)
-	if err := measure(); err != nil {
+	err := b.Err()
+	if err == nil {
+		err = measure()
+	}
+	if err != nil {
 		say("   NOT MEASURED: %v", err)
 		b.unmeasured = append(b.unmeasured, title)
 	}
 }
 
-// figure prints a line: what was measured, and what came out.
+// figure prints what was measured, and what came out.
 func (b *bench) figure(name, format string, args ...any) {
-	say("   %-44s %s", name, fmt.Sprintf(format, args...))
+	say("   %-48s %s", name, fmt.Sprintf(format, args...))
 }
 
-// most prints a figure that should be at most limit, least one that should be at
-// least that.
-func (b *bench) most(name string, got, limit float64, unit, format string, args ...any) {
-	b.judge(name, got <= limit, fmt.Sprintf("≤ %g%s", limit, unit), format, args...)
-}
-
-func (b *bench) least(name string, got, limit float64, unit, format string, args ...any) {
-	b.judge(name, got >= limit, fmt.Sprintf("≥ %g%s", limit, unit), format, args...)
-}
-
-func (b *bench) judge(name string, met bool, target, format string, args ...any) {
+// target is a figure that should be met.
+func (b *bench) target(name string, met bool, target, format string, args ...any) {
 	text, verdict := fmt.Sprintf(format, args...), "met"
-	b.targets = append(b.targets, name)
+	b.targets++
 	if !met {
 		verdict = "MISSED"
 		b.missed = append(b.missed, fmt.Sprintf("%s: %s, target %s", name, text, target))
 	}
-	b.figure(name, "%-58s target %s: %s", text, target, verdict)
+	b.figure(name, "%-52s target %s: %s", text, target, verdict)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,41 +21,42 @@ import (
 const distinct = 1000
 
 // place is a file system with programs and a data file on it. All places have
-// programs with the same contents, which do nothing and are as small as can be.
+// programs with the same contents, as small as can be, which do nothing.
 type place struct {
 	dir      string
 	programs []string // the one, and the distinct others
 	data     []byte   // path of the data file, for the kernel
 }
 
-// places makes one for each directory.
-func places(dirs ...string) (made []place, programs []*enforce.Canary, err error) {
-	for range distinct + 1 {
+// places makes a free place and a held one in two directories.
+func places(dirs []string) (free, held place, programs []*enforce.Canary, err error) {
+	made := make([]place, len(dirs))
+	for i := range distinct + 1 {
 		c, err := enforce.NewCanary()
 		if err != nil {
-			return nil, nil, err
+			return free, held, nil, err
 		}
 		programs = append(programs, c)
-	}
-	for _, dir := range dirs {
-		p := place{dir: dir, data: append([]byte(filepath.Join(dir, "data")), 0)}
-		for i, c := range programs {
+		for d, dir := range dirs {
 			path := filepath.Join(dir, fmt.Sprintf("program-%04d", i))
 			if err := c.WriteFile(path); err != nil {
-				return nil, nil, err
+				return free, held, nil, err
 			}
-			p.programs = append(p.programs, path)
+			made[d].dir, made[d].programs = dir, append(made[d].programs, path)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "data"), []byte("data"), 0o600); err != nil {
-			return nil, nil, err
-		}
-		made = append(made, p)
 	}
-	// Written data would go to the disk while others measure; and only files
+	for d := range made {
+		data := filepath.Join(made[d].dir, "data")
+		if err := os.WriteFile(data, []byte("data"), 0o600); err != nil {
+			return free, held, nil, err
+		}
+		made[d].data = append([]byte(data), 0)
+	}
+	// What was written would go to the disk while others measure; and only files
 	// that have not changed for a while are known by their identity.
 	unix.Sync()
 	time.Sleep(fileid.Settle + 500*time.Millisecond)
-	return made, programs, nil
+	return made[0], made[1], programs, nil
 }
 
 // execute starts a program without arguments, environment or pipes, and waits for it.
@@ -83,9 +83,9 @@ func (p place) each() func() error {
 	}
 }
 
-// openClose opens the data file and closes it, by raw system calls, so that the
+// open opens the data file and closes it, by raw system calls, so that the
 // scheduler of this process has no part in it.
-func (p place) openClose() error {
+func (p place) open() error {
 	at := unix.AT_FDCWD
 	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&p.data[0])), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
 	if errno == 0 {
@@ -97,8 +97,30 @@ func (p place) openClose() error {
 	return nil
 }
 
-// three measures the three kinds of work. report gets a name and what came out.
-func three(ctx context.Context, turns int, free, held place, report func(name string, p paired)) error {
+// refuses tells whether a program that nobody trusts is refused in the place.
+func (p place) refuses() (bool, error) {
+	c, err := enforce.NewCanary()
+	if err != nil {
+		return false, err
+	}
+	path := filepath.Join(p.dir, "untrusted")
+	if err := c.WriteFile(path); err != nil {
+		return false, err
+	}
+	err = execute(path)
+	return errors.Is(err, unix.EPERM), errors.Join(os.Remove(path))
+}
+
+// The time of a full comparison, and of one that is there for orientation. It
+// has its turns before that on a machine that does little else.
+const (
+	turns   = 1000
+	long    = 8 * time.Second
+	briefly = 2 * time.Second
+)
+
+// compareAll measures the three kinds of work in both places.
+func (b *bench) compareAll(lasting time.Duration, free, held place, report func(name string, p paired)) error {
 	for _, w := range []struct {
 		name       string
 		n          int
@@ -106,12 +128,12 @@ func three(ctx context.Context, turns int, free, held place, report func(name st
 	}{
 		{"exec of one program", 20, free.one, held.one},
 		{"exec of 1,000 distinct programs", 20, free.each(), held.each()},
-		{"open and close of a data file", 1500, free.openClose, held.openClose},
+		{"open and close of a data file", 1500, free.open, held.open},
 	} {
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if b.Err() != nil {
+			return b.Err()
 		}
-		p, err := compare(turns, w.n, w.free, w.held)
+		p, err := compare(turns, lasting, w.n, w.free, w.held)
 		if err != nil {
 			return err
 		}
@@ -120,60 +142,61 @@ func three(ctx context.Context, turns int, free, held place, report func(name st
 	return nil
 }
 
-// turns of a full comparison, and of one that only shows that both places are alike.
-const (
-	turns        = 1000
-	controlTurns = 250
-)
-
-// restricted measures an agent's cost: before, at the first execution of
-// each program under a restriction, and from then on.
+// restricted measures what an agent costs: while it restricts nothing, at the
+// first execution of each program under a restriction, and from then on.
 func (b *bench) restricted(fs string, e *endpoint, free, held place) error {
-	err := three(b, controlTurns, free, held, func(name string, p paired) {
-		b.figure("not restricted: "+name, "%v", p)
-	})
+	err := b.compareAll(briefly, free, held, func(name string, p paired) { b.figure("not restricted: "+name, "%v", p) })
 	if err != nil {
 		return err
 	}
 	if err := b.order(e.machine, true); err != nil {
 		return err
 	}
-	first, err := compare(distinct, 1, free.each(), held.each())
+	first, err := compare(distinct, time.Minute, 1, free.each(), held.each())
 	if err != nil {
 		return err
 	}
-	b.figure("first exec of each of 1,000 programs", "×%s  %.0f → %.0f µs, p99 %.0f → %.0f µs", spread(first.ratio, "%.3f"),
-		quantile(first.free, .5), quantile(first.held, .5), quantile(first.free, .99), quantile(first.held, .99))
-	untrusted := filepath.Join(held.dir, "untrusted")
-	c, err := enforce.NewCanary()
-	if err != nil {
-		return err
+	b.figure("first exec of each of 1,000 programs", "%v, p99 %.0f → %.0f µs", first, first.free.at(.99), first.held.at(.99))
+	if refused, err := held.refuses(); !refused {
+		return errors.Join(errors.New("a program that is not trusted was not refused, so the figures are worth nothing"), err)
 	}
-	if err := c.WriteFile(untrusted); err != nil {
-		return err
-	}
-	if err := execute(untrusted); !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("a program that is not trusted was not refused, so the figures are worth nothing: %v", err)
-	}
-	return three(b, turns, free, held, func(name string, p paired) {
-		b.most(fs+": "+name, quantile(p.ratio, .5), 1.02, "", "%v", p)
+	err = b.compareAll(long, free, held, func(name string, p paired) {
+		b.target(fs+", restricted: "+name, p.ratio.median() <= 1.02, "≤ 1.02", "%v", p)
 	})
+	if err != nil {
+		return err
+	}
+	// The kernel looks closer at a file system as soon as anybody watches
+	// anything on it. Most file systems are watched by somebody.
+	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(watch) }()
+	for _, p := range []place{free, held} {
+		if _, err := unix.InotifyAddWatch(watch, p.programs[0], unix.IN_ATTRIB); err != nil {
+			return err
+		}
+	}
+	p, err := compare(turns, long, 1500, free.open, held.open)
+	b.figure("… where both have an inotify watch somewhere", "%v", p)
+	return err
 }
 
 // onTmpfs starts the server, which the later measurements use too.
 func (b *bench) onTmpfs() error {
-	if _, err := b.server(b); err != nil {
-		return fmt.Errorf("%w\n%s", err, b.tail("server"))
+	if err := b.server(b); err != nil {
+		return err
 	}
 	var dirs []string
 	for _, name := range []string{"tmpfs-free", "tmpfs-held"} {
-		dir, err := b.mount(name, "cordon-bench", "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, "mode=0755,size=64m")
+		dir, err := b.mount(name, "tmpfs", "mode=0755,size=64m")
 		if err != nil {
 			return err
 		}
 		dirs = append(dirs, dir)
 	}
-	made, programs, err := places(dirs...)
+	free, held, programs, err := places(dirs)
 	if err != nil {
 		return err
 	}
@@ -181,15 +204,15 @@ func (b *bench) onTmpfs() error {
 	for _, p := range programs {
 		fmt.Fprintf(&rules, "sha256 %v\n", p.Entry().Digest)
 	}
-	e, err := b.agent(b, "agent-tmpfs", dirs[1], rules.String())
+	e, err := b.agent(b, "agent-tmpfs", held.dir, rules.String())
 	if err != nil {
 		return err
 	}
 	say("   (trusted by digest: each program is read and hashed at its first execution)")
-	if err := b.restricted("tmpfs", e, made[0], made[1]); err != nil {
+	if err := b.restricted("tmpfs", e, free, held); err != nil {
 		return err
 	}
-	b.section("An agent that has nothing to do, restricted", func() error { return b.idle(e) })
+	b.section("That agent, restricted, when there is nothing to do", func() error { return b.idle(e) })
 	b.section("From the request to the report", func() error { return b.requests(e) })
 	return e.stop()
 }
@@ -205,31 +228,28 @@ func (b *bench) onExt4() error {
 	}
 	var dirs []string
 	for _, name := range []string{"ext4-free", "ext4-held"} {
-		image := filepath.Join(b.disk, name+".img")
-		dir := filepath.Join(b.mounts, name)
-		for _, args := range [][]string{
-			{"truncate", "-s", "64M", image},
-			{"mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image},
-			{"mkdir", dir},
-			{"mount", "-o", "loop,nodev,nosuid", image, dir},
+		image, dir := filepath.Join(b.disk, name+".img"), filepath.Join(b.mounts, name)
+		for _, command := range []string{
+			"truncate -s 64M " + image, "mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 " + image, "mkdir " + dir, "mount -o loop,nosuid " + image + " " + dir,
 		} {
+			args := strings.Fields(command)
 			if out, err := exec.CommandContext(b, args[0], args[1:]...).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
+				return fmt.Errorf("%s: %w: %s", command, err, out)
 			}
 		}
-		b.stops = append(b.stops, func() error { return errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)) })
+		b.stops = append(b.stops, func() error { return unix.Unmount(dir, unix.MNT_DETACH) })
 		dirs = append(dirs, dir)
 	}
-	made, _, err := places(dirs...)
+	free, held, _, err := places(dirs)
 	if err != nil {
 		return err
 	}
-	e, err := b.agent(b, "agent-ext4", dirs[1], "path "+dirs[1]+"\n")
+	e, err := b.agent(b, "agent-ext4", held.dir, "path "+held.dir+"\n")
 	if err != nil {
 		return err
 	}
 	say("   (trusted by path: each program is known by its identity, as those of packages are)")
-	if err := b.restricted("ext4", e, made[0], made[1]); err != nil {
+	if err := b.restricted("ext4", e, free, held); err != nil {
 		return err
 	}
 	return e.stop()

@@ -8,32 +8,43 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// quantile returns the value below which a share q of the sample lies.
-func quantile(sample []float64, q float64) float64 {
-	if len(sample) == 0 {
+// sample is a number of measurements of the same thing.
+type sample []float64
+
+// at returns the value below which a share q of the sample lies.
+func (s sample) at(q float64) float64 {
+	if len(s) == 0 {
 		return 0
 	}
-	s := slices.Sorted(slices.Values(sample))
-	return s[min(int(q*float64(len(s))), len(s)-1)]
+	sorted := slices.Sorted(slices.Values(s))
+	return sorted[min(int(q*float64(len(s))), len(s)-1)]
 }
 
-// spread is a median with its quartiles.
-func spread(sample []float64, format string) string {
-	return fmt.Sprintf(format+" ["+format+"–"+format+"]", quantile(sample, .5), quantile(sample, .25), quantile(sample, .75))
+func (s sample) median() float64 { return s.at(.5) }
+
+// spread is the median with its quartiles, each printed by format.
+func (s sample) spread(format string) string {
+	return fmt.Sprintf(format+" ["+format+"–"+format+"]", s.median(), s.at(.25), s.at(.75))
 }
 
-// paired is the same work done in turns in two places, in µs per piece.
-type paired struct{ free, held, ratio []float64 }
+// paired is the same work in two places, in µs per piece; ratio is by turn.
+type paired struct{ free, held, ratio sample }
+
+func (p paired) String() string {
+	return fmt.Sprintf("×%s  %.2f → %.2f µs", p.ratio.spread("%.3f"), p.free.median(), p.held.median())
+}
 
 // compare does n pieces of work in a free place and n in a held one, in turns
-// and each going first every other time.
-func compare(turns, n int, free, held func() error) (p paired, err error) {
+// and each going first every other time, until it has had its turns or its time.
+func compare(turns int, atMost time.Duration, n int, free, held func() error) (p paired, err error) {
 	// A collection would stop the world while a thread waits for a child to execute.
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	timed := func(work func() error, into *[]float64) {
+	timed := func(work func() error, into *sample) {
 		began := time.Now()
 		for range n {
 			if e := work(); e != nil && err == nil {
@@ -42,7 +53,8 @@ func compare(turns, n int, free, held func() error) (p paired, err error) {
 		}
 		*into = append(*into, float64(time.Since(began).Nanoseconds())/1e3/float64(n))
 	}
-	for i := range turns {
+	began := time.Now()
+	for i := 0; i < turns && time.Since(began) < atMost; i++ {
 		if i%2 == 0 {
 			timed(free, &p.free)
 			timed(held, &p.held)
@@ -58,28 +70,35 @@ func compare(turns, n int, free, held func() error) (p paired, err error) {
 	return p, nil
 }
 
-func (p paired) String() string {
-	return fmt.Sprintf("×%s  %.2f → %.2f µs", spread(p.ratio, "%.3f"), quantile(p.free, .5), quantile(p.held, .5))
-}
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-func processor() string {
-	info, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "processor"
-	}
-	for line := range strings.Lines(string(info)) {
-		if name, ok := strings.CutPrefix(line, "model name"); ok {
-			return strings.Trim(name, " \t:\n")
+func mb(bytes int64) float64 { return float64(bytes) / (1 << 20) }
+
+// field returns what follows a name in a file of /proc, up to the line's end,
+// "" if it is not there.
+func field(file, name string) string {
+	text, _ := os.ReadFile(file) // what cannot be read is not there
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name); ok {
+			return strings.Trim(value, " \t:\n")
 		}
 	}
-	return "processor"
+	return ""
 }
 
-func loadAverage() string {
-	text, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
+// processorTime returns how long the machine's processors were busy or taken
+// away by a hypervisor, and how much of that was ours, with that of all
+// processes that have ended.
+func processorTime() (busy, own time.Duration) {
+	var user, nice, system, idle, iowait, irq, softirq, steal int64
+	// In ticks of 10 ms: proc_stat(5).
+	if n, err := fmt.Sscan(field("/proc/stat", "cpu"), &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal); n < 8 || err != nil {
+		return 0, 0
 	}
-	first, _, _ := strings.Cut(string(text), " ")
-	return first
+	var self, children unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &self) != nil || unix.Getrusage(unix.RUSAGE_CHILDREN, &children) != nil {
+		return 0, 0
+	}
+	busy = time.Duration(user+nice+system+irq+softirq+steal) * 10 * time.Millisecond
+	return busy, time.Duration(self.Utime.Nano() + self.Stime.Nano() + children.Utime.Nano() + children.Stime.Nano())
 }
