@@ -5,6 +5,12 @@ import (
 	"time"
 )
 
+// The settings that a server cannot do without.
+const (
+	TenantSetting          = "tenant"           // GUID
+	EnrollmentTokenSetting = "enrollment-token" // SHA-256 of the token
+)
+
 // Application is a program that may get access tokens.
 type Application struct {
 	ClientID    string // GUID, lower case

@@ -258,7 +258,7 @@ func (s *server) health(mux *http.ServeMux) {
 		_, _ = w.Write([]byte("ok\n")) // who asked has gone
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := s.store.Setting(r.Context(), bootstrap.TenantSetting); err != nil {
+		if _, err := s.store.Setting(r.Context(), cordon.TenantSetting); err != nil {
 			http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
 			return
 		}

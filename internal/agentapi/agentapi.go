@@ -34,10 +34,6 @@ import (
 	"github.com/cordon-project/cordon/internal/wire"
 )
 
-// EnrollmentTokenSetting is the name of the setting that holds the SHA-256 of
-// the enrolment token.
-const EnrollmentTokenSetting = "enrollment-token"
-
 // Config is what the edge needs. All fields are required.
 type Config struct {
 	Service  *cordon.Service
@@ -127,7 +123,7 @@ func (a *API) enroll(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) checkToken(ctx context.Context, token string) error {
-	want, err := a.Service.Store.Setting(ctx, EnrollmentTokenSetting)
+	want, err := a.Service.Store.Setting(ctx, cordon.EnrollmentTokenSetting)
 	if err != nil {
 		return err
 	}

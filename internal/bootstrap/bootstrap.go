@@ -26,12 +26,6 @@ import (
 // FileName is the name of the file in the server's data directory.
 const FileName = "bootstrap.json"
 
-// The settings that a new server gets.
-const (
-	TenantSetting          = "tenant"
-	EnrollmentTokenSetting = "enrollment-token" // SHA-256
-)
-
 // File is the content of bootstrap.json, which is also a profile for the
 // command line.
 type File struct {
@@ -45,7 +39,7 @@ type File struct {
 
 // IsNew reports whether the store belongs to a server that was never set up.
 func IsNew(ctx context.Context, s cordon.Store) (bool, error) {
-	_, err := s.Setting(ctx, TenantSetting)
+	_, err := s.Setting(ctx, cordon.TenantSetting)
 	if cordon.KindOf(err) == cordon.NotFound {
 		return true, nil
 	}
@@ -54,7 +48,7 @@ func IsNew(ctx context.Context, s cordon.Store) (bool, error) {
 
 // Tenant returns the server's tenant id.
 func Tenant(ctx context.Context, s cordon.Store) (string, error) {
-	id, err := s.Setting(ctx, TenantSetting)
+	id, err := s.Setting(ctx, cordon.TenantSetting)
 	return string(id), err
 }
 
@@ -85,7 +79,7 @@ func Create(ctx context.Context, dir string, s cordon.Store, newID func() string
 	}
 	token := sha256.Sum256([]byte(f.EnrollmentToken))
 	// The tenant last: it is what says that all is there.
-	return s.PutSettings(ctx, map[string][]byte{EnrollmentTokenSetting: token[:], TenantSetting: []byte(f.TenantID)})
+	return s.PutSettings(ctx, map[string][]byte{cordon.EnrollmentTokenSetting: token[:], cordon.TenantSetting: []byte(f.TenantID)})
 }
 
 // SetURL writes the server's URL into dir/bootstrap.json, if that is there and

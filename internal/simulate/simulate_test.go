@@ -71,7 +71,7 @@ func newWorld(t *testing.T) *world {
 		return nil
 	}}
 	sum := sha256.Sum256([]byte(token))
-	if err := w.store.PutSettings(t.Context(), map[string][]byte{agentapi.EnrollmentTokenSetting: sum[:]}); err != nil {
+	if err := w.store.PutSettings(t.Context(), map[string][]byte{cordon.EnrollmentTokenSetting: sum[:]}); err != nil {
 		t.Fatal(err)
 	}
 	w.service = &cordon.Service{

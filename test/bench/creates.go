@@ -22,24 +22,17 @@ import (
 const enrolled = 60_000
 
 // creates measures the domain over a real database on a disk, in this process.
-func (b *bench) creates() (err error) {
-	if err := b.flushes(); err != nil {
-		return err
-	}
-	store, err := sqlite.Open(b, filepath.Join(b.disk, "creates.db"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+func (b *bench) creates() {
+	b.flushes()
+	store := must(sqlite.Open(b, filepath.Join(b.disk, "creates.db")))
+	defer func() { check(store.Close()) }()
 	machines := make([]cordon.Machine, enrolled)
 	var next atomic.Int64
 	now := time.Now()
-	err = together(256, func() error {
+	check(together(256, func() error {
 		for i := next.Add(1) - 1; i < enrolled; i = next.Add(1) - 1 {
 			key := make(ed25519.PublicKey, ed25519.PublicKeySize) // nothing is verified with it
-			if _, err := rand.Read(key); err != nil {
-				return err
-			}
+			_, _ = rand.Read(key)                                 // never fails, see crypto/rand
 			machines[i] = cordon.Machine{
 				ID: cordon.IDOfKey(key), DeviceID: cordon.DeviceIDOfKey(key), Key: key, FirstSeen: now, LastSeen: now,
 				Facts: cordon.Facts{DNSName: fmt.Sprintf("bench-%d.invalid", i), OSPlatform: "Debian"},
@@ -49,10 +42,7 @@ func (b *bench) creates() (err error) {
 			}
 		}
 		return nil
-	})
-	if err != nil {
-		return err
-	}
+	}))
 	service := &cordon.Service{
 		Store: store, Nudge: func(cordon.MachineID) {}, Now: time.Now, NewID: uuid.NewString, TTL: time.Hour,
 		Seal: func(cordon.Order) (string, error) { return "", errors.New("nothing is delivered here") },
@@ -64,7 +54,7 @@ func (b *bench) creates() (err error) {
 		for _, callers := range []int{1, 8, 64} {
 			var made atomic.Int64
 			began := time.Now()
-			err := together(callers, func() error {
+			check(together(callers, func() error {
 				for time.Since(began) < 500*time.Millisecond {
 					i := int(next.Add(1)) - 1
 					if i >= 2*enrolled {
@@ -77,17 +67,13 @@ func (b *bench) creates() (err error) {
 					made.Add(1)
 				}
 				return nil
-			})
-			if err != nil {
-				return err
-			}
+			}))
 			rates[callers] = append(rates[callers], float64(made.Load())/time.Since(began).Seconds())
 		}
 	}
 	b.figure("1 caller", "%s creates/s", rates[1].spread("%.0f"))
 	b.figure("8 callers", "%s creates/s", rates[8].spread("%.0f"))
 	b.target("64 callers", rates[64].median() >= 20_000, "≥ 20,000/s", "%s creates/s", rates[64].spread("%.0f"))
-	return nil
 }
 
 // together runs work in n goroutines and returns the first error.
@@ -107,22 +93,16 @@ func together(n int, work func() error) error {
 }
 
 // flushes measures what the disk itself takes to make a page durable.
-func (b *bench) flushes() (err error) {
-	f, err := os.Create(filepath.Join(b.disk, "flush"))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+func (b *bench) flushes() {
+	f := must(os.Create(filepath.Join(b.disk, "flush")))
+	defer func() { check(f.Close()) }()
 	var took sample
 	page := make([]byte, 4096)
 	for range 200 {
 		began := time.Now()
-		_, err := f.WriteAt(page, 0)
-		if err := errors.Join(err, f.Sync()); err != nil {
-			return err
-		}
+		must(f.WriteAt(page, 0))
+		check(f.Sync())
 		took = append(took, float64(time.Since(began).Microseconds()))
 	}
 	b.figure("one page overwritten and flushed to this disk", "%s µs", took.spread("%.0f"))
-	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,76 +19,47 @@ import (
 // memory and end with the bench, and runs there with its root changed to it. It
 // is told to watch ramfs alone, of which exactly one is to be seen from there;
 // timeout(1) ends it should this process not be able to.
-func (b *bench) fapolicyd() error {
-	root, err := b.overlay()
-	if err == nil {
-		err = b.installFapolicyd(root)
+func (b *bench) fapolicyd() {
+	root := b.overlay()
+	if why := b.installFapolicyd(root); why != nil {
+		say("   left out: fapolicyd cannot be had: %v", why)
+		return
 	}
-	if err != nil {
-		say("   left out: fapolicyd cannot be had: %v", err)
-		return nil
+	inside := filepath.Join(root, "cordon-bench")
+	check(os.Mkdir(inside, 0o755))
+	b.mountAt(inside, "ramfs", "mode=0755")
+	seen := must(exec.CommandContext(b, "chroot", root, "cat", "/proc/self/mounts").Output())
+	if n := strings.Count(string(seen), " ramfs "); n != 1 {
+		check(fmt.Errorf("it would see %d file systems of the type ramfs, and may watch the bench's own only", n))
 	}
-	dirs := []string{"", filepath.Join(root, "cordon-bench")}
-	if dirs[0], err = b.mount("ramfs-free", "ramfs", "mode=0755"); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dirs[1], 0o755); err != nil {
-		return err
-	}
-	if err := b.mountAt(dirs[1], "ramfs", "mode=0755"); err != nil {
-		return err
-	}
-	seen, err := exec.CommandContext(b, "chroot", root, "cat", "/proc/self/mounts").Output()
-	if n := strings.Count(string(seen), " ramfs "); err != nil || n != 1 {
-		return fmt.Errorf("it would see %d file systems of the type ramfs, and may watch the bench's own only (%w)", n, err)
-	}
-	free, held, _, err := places(dirs)
-	if err != nil {
-		return err
-	}
+	free, held, _ := places(b.mount("ramfs-free", "ramfs", "mode=0755"), inside)
 	var trusted strings.Builder
 	for _, path := range held.programs {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
+		content := must(os.ReadFile(path))
 		fmt.Fprintf(&trusted, "/cordon-bench/%s %d %x\n", filepath.Base(path), len(content), sha256.Sum256(content))
 	}
 	for _, integrity := range []string{"none", "sha256"} {
-		if err := b.explain(b.withFapolicyd(root, integrity, trusted.String(), free, held), "fapolicyd"); err != nil {
-			return err
-		}
+		b.withFapolicyd(root, integrity, trusted.String(), free, held)
 	}
-	return nil
 }
 
 // overlay mounts the machine's root with a layer over it that takes all changes.
-func (b *bench) overlay() (root string, err error) {
-	layer, err := b.mount("layer", "tmpfs", "mode=0755")
-	if err != nil {
-		return "", err
-	}
-	if err := errors.Join(os.Mkdir(layer+"/upper", 0o755), os.Mkdir(layer+"/work", 0o755)); err != nil {
-		return "", err
-	}
-	if root, err = b.mount("root", "overlay", fmt.Sprintf("lowerdir=/,upperdir=%s/upper,workdir=%[1]s/work", layer)); err != nil {
-		return "", err
-	}
-	if err := errors.Join(b.mountAt(filepath.Join(root, "proc"), "proc", ""), b.mountAt(filepath.Join(root, "dev"), "tmpfs", "")); err != nil {
-		return "", err
-	}
+func (b *bench) overlay() string {
+	layer := b.mount("layer", "tmpfs", "mode=0755")
+	check(os.Mkdir(layer+"/upper", 0o755))
+	check(os.Mkdir(layer+"/work", 0o755))
+	root := b.mount("root", "overlay", fmt.Sprintf("lowerdir=/,upperdir=%s/upper,workdir=%[1]s/work", layer))
+	b.mountAt(root+"/proc", "proc", "")
+	b.mountAt(root+"/dev", "tmpfs", "")
 	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "random": 8, "urandom": 9} { // null(4), random(4)
-		if err := unix.Mknod(filepath.Join(root, "dev", name), unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil {
-			return "", err
-		}
+		check(unix.Mknod(root+"/dev/"+name, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))))
 	}
-	// Often a link into /run, or a file that is mounted over it.
-	names, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil {
-		return "", err
+	// Often a link to what is not here, or a file that is mounted over it.
+	if names, err := os.ReadFile("/etc/resolv.conf"); err == nil {
+		check(os.RemoveAll(root + "/etc/resolv.conf"))
+		check(os.WriteFile(root+"/etc/resolv.conf", names, 0o644))
 	}
-	resolv := filepath.Join(root, "etc/resolv.conf")
-	return root, errors.Join(os.RemoveAll(resolv), os.WriteFile(resolv, names, 0o644))
+	return root
 }
 
 // installFapolicyd installs the package into the overlay, without starting it:
@@ -127,32 +97,15 @@ allow_filesystem_mark = 0
 integrity = `
 
 // withFapolicyd runs it with one kind of check and measures.
-func (b *bench) withFapolicyd(root, integrity, trusted string, free, held place) error {
+func (b *bench) withFapolicyd(root, integrity, trusted string, free, held place) {
 	dir := filepath.Join(root, "etc/fapolicyd")
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	for name, text := range map[string]string{
-		"fapolicyd.conf": fapolicydConf + integrity + "\n", "fapolicyd.trust": trusted,
-		"fapolicyd.rules": "allow perm=any all : trust=1\ndeny_audit perm=execute all : all\nallow perm=open all : all\n",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	p, err := b.start("fapolicyd", "timeout", "--signal=KILL", "90", "chroot", root, "fapolicyd", "--debug-deny", "--no-details")
-	if err != nil {
-		return err
-	}
-	err = wait(b, "fapolicyd refuses a program that is not trusted", func() bool {
-		refused, err := held.refuses()
-		return refused && err == nil
-	})
-	if err == nil {
-		err = b.compareAll(briefly, free, held, func(name string, p paired) { b.figure(integrity+": "+name, "%v", p) })
-	}
-	return errors.Join(err, p.stop())
+	check(os.RemoveAll(dir))
+	check(os.Mkdir(dir, 0o755))
+	check(os.WriteFile(dir+"/fapolicyd.conf", []byte(fapolicydConf+integrity+"\n"), 0o644))
+	check(os.WriteFile(dir+"/fapolicyd.trust", []byte(trusted), 0o644))
+	check(os.WriteFile(dir+"/fapolicyd.rules", []byte("allow perm=any all : trust=1\ndeny_audit perm=execute all : all\nallow perm=open all : all\n"), 0o644))
+	p := b.start("fapolicyd", "timeout", "--signal=KILL", "90", "chroot", root, "fapolicyd", "--debug-deny", "--no-details")
+	defer func() { check(p.stop()) }()
+	b.await(b, "fapolicyd", "fapolicyd refuses a program that is not trusted", held.refuses)
+	b.compareAll(briefly, free, held, func(name string, p paired) { b.figure(integrity+": "+name, "%v", p) })
 }

@@ -46,20 +46,18 @@ func (l *lab) close() (err error) {
 }
 
 // mount mounts a file system on a new directory of that name.
-func (l *lab) mount(name, fstype, data string) (string, error) {
+func (l *lab) mount(name, fstype, data string) string {
 	point := filepath.Join(l.mounts, name)
-	if err := os.Mkdir(point, 0o755); err != nil {
-		return "", err
-	}
-	return point, l.mountAt(point, fstype, data)
+	check(os.Mkdir(point, 0o755))
+	l.mountAt(point, fstype, data)
+	return point
 }
 
-func (l *lab) mountAt(point, fstype, data string) error {
+func (l *lab) mountAt(point, fstype, data string) {
 	if err := unix.Mount("cordon-bench", point, fstype, unix.MS_NOSUID, data); err != nil {
-		return fmt.Errorf("mount %s: %w", fstype, err)
+		check(fmt.Errorf("mount %s: %w", fstype, err))
 	}
 	l.stops = append(l.stops, func() error { return unix.Unmount(point, unix.MNT_DETACH) })
-	return nil
 }
 
 // process is one that the lab has started; stop ends it, once.
@@ -69,17 +67,12 @@ type process struct {
 }
 
 // start runs a command until it is stopped or the lab closes.
-func (l *lab) start(log, name string, args ...string) (*process, error) {
-	out, err := os.Create(filepath.Join(l.disk, log+".log"))
-	if err != nil {
-		return nil, err
-	}
+func (l *lab) start(log, name string, args ...string) *process {
+	out := must(os.Create(filepath.Join(l.disk, log+".log")))
 	p := &process{Cmd: exec.Command(name, args...)}
 	p.Stdout, p.Stderr = out, out
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := p.Start(); err != nil {
-		return nil, errors.Join(err, out.Close())
-	}
+	check(p.Start())
 	p.stop = sync.OnceValue(func() error {
 		_ = p.Process.Signal(syscall.SIGTERM) // it may have ended already
 		defer time.AfterFunc(30*time.Second, func() { _ = p.Process.Kill() }).Stop()
@@ -87,39 +80,34 @@ func (l *lab) start(log, name string, args ...string) (*process, error) {
 		return out.Close()
 	})
 	l.stops = append(l.stops, p.stop)
-	return p, nil
+	return p
 }
 
-// explain adds the end of a log to an error.
-func (l *lab) explain(err error, log string) error {
-	if err == nil {
-		return nil
+// await polls until done says so, for a minute at most, and then shows the end
+// of the log of who did not make it true.
+func (l *lab) await(ctx context.Context, log, what string, done func() bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for ; !done(); time.Sleep(10 * time.Millisecond) {
+		if ctx.Err() != nil {
+			text := must(os.ReadFile(filepath.Join(l.disk, log+".log")))
+			check(fmt.Errorf("wait until %s: %w\n%s", what, ctx.Err(), text[max(0, len(text)-1500):]))
+		}
 	}
-	text, _ := os.ReadFile(filepath.Join(l.disk, log+".log")) // if it cannot be read, the error has to do
-	return fmt.Errorf("%w\n%s", err, text[max(0, len(text)-1500):])
 }
 
 // server starts a server on the lab's one data directory. A second one, after
 // the first was stopped, has the same address.
-func (l *lab) server(ctx context.Context) (err error) {
+func (l *lab) server(ctx context.Context) {
 	if l.address == "" {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
+		free := must(net.Listen("tcp", "127.0.0.1:0"))
 		l.address = free.Addr().String()
-		if err := free.Close(); err != nil {
-			return err
-		}
+		check(free.Close())
 	}
 	config, data := filepath.Join(l.disk, "server.toml"), filepath.Join(l.disk, "server")
-	if err := os.WriteFile(config, fmt.Appendf(nil, "listen = %q\nmetrics_listen = \"off\"\n[[limit]] # the product's limits are not what is measured\nper_minute = 1000000000\nper_hour = 1000000000\n", l.address), 0o600); err != nil {
-		return err
-	}
-	if l.running, err = l.start("server", l.cordon, "server", "--data-dir", data, "--config", config); err != nil {
-		return err
-	}
-	return l.explain(wait(ctx, "the server is ready", func() bool {
+	check(os.WriteFile(config, fmt.Appendf(nil, "listen = %q\nmetrics_listen = \"off\"\n", l.address), 0o600))
+	l.running = l.start("server", l.cordon, "server", "--data-dir", data, "--config", config)
+	l.await(ctx, "server", "the server is ready", func() bool {
 		text, err := os.ReadFile(filepath.Join(data, bootstrap.FileName))
 		if err != nil || json.Unmarshal(text, &l.boot) != nil {
 			return false
@@ -137,48 +125,26 @@ func (l *lab) server(ctx context.Context) (err error) {
 		}
 		var no *mde.Error
 		return errors.As(err, &no) && no.Code == mde.CodeResourceNotFound
-	}), "server")
+	})
 }
 
 // endpoint is an agent that enforces on one mount.
 type endpoint struct {
 	*process
-	local   *agent.Local
 	machine string
 }
 
-// agent starts an agent that enforces on the mount.
-func (l *lab) agent(ctx context.Context, name, mount, rules string) (*endpoint, error) {
+// agent starts an agent, and waits until it is connected and has a trust set.
+func (l *lab) agent(ctx context.Context, name, mount, rules string) *endpoint {
 	dir, file := filepath.Join(l.disk, name), filepath.Join(l.disk, name+".rules")
-	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
-		return nil, err
-	}
-	p, err := l.start(name, l.cordon, "agent", "--server", l.boot.URL, "--ca-file", l.boot.CAFile, "--enrollment-token", l.boot.EnrollmentToken,
-		"--data-dir", dir, "--scope", "mount:"+mount, "--enforcer", "fanotify", "--rules", file)
-	if err != nil {
-		return nil, err
-	}
-	e := &endpoint{process: p, local: agent.DialLocal(dir)}
-	return e, l.explain(e.ready(ctx), name)
-}
-
-// ready waits until the agent is connected and has a trust set.
-func (e *endpoint) ready(ctx context.Context) error {
-	return wait(ctx, "the agent is ready", func() bool {
-		s, err := e.local.Status(ctx)
+	check(os.WriteFile(file, []byte(rules), 0o600))
+	e := &endpoint{process: l.start(name, l.cordon, "agent", "--server", l.boot.URL, "--ca-file", l.boot.CAFile, "--enrollment-token", l.boot.EnrollmentToken,
+		"--data-dir", dir, "--scope", "mount:"+mount, "--enforcer", "fanotify", "--rules", file)}
+	local := agent.DialLocal(dir)
+	l.await(ctx, name, "the agent is ready", func() bool {
+		s, err := local.Status(ctx)
 		e.machine = string(s.Machine)
 		return err == nil && s.Transport != "" && s.Observed.TrustSet != ""
 	})
-}
-
-// wait polls until done says so, for a minute at most.
-func wait(ctx context.Context, what string, done func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for ; !done(); time.Sleep(10 * time.Millisecond) {
-		if ctx.Err() != nil {
-			return fmt.Errorf("wait until %s: %w", what, ctx.Err())
-		}
-	}
-	return nil
+	return e
 }

@@ -57,28 +57,19 @@ func (b *bench) order(machine string, restrict bool) error {
 
 // latency measures actions on the real machine. Every other round is left alone
 // by its client and read from the audit log only, to see what asking costs.
-func (b *bench) latency(e *endpoint, agents string) error {
+func (b *bench) latency(e *endpoint, agents string) {
 	var client, sent, reported, quiet sample
 	for i := range 2 * rounds {
 		watched := i/2%2 == 0
 		began := time.Now()
-		id, err := b.request(b, e.machine, i%2 == 0)
-		if err != nil {
-			return err
-		}
+		id := must(b.request(b, e.machine, i%2 == 0))
 		if !watched {
 			time.Sleep(25 * time.Millisecond)
 		}
-		if err := b.ended(id); err != nil {
-			return err
-		}
+		check(b.ended(id))
 		took := time.Since(began)
-		evidence, err := b.client.Evidence(b, id)
-		if err != nil {
-			return err
-		}
 		at := map[cordon.AuditKind]time.Time{}
-		for _, entry := range evidence.Entries {
+		for _, entry := range must(b.client.Evidence(b, id)).Entries {
 			at[entry.Kind] = entry.At
 		}
 		after := func(k cordon.AuditKind) float64 { return ms(at[k].Sub(at[cordon.AuditCreated])) }
@@ -92,38 +83,25 @@ func (b *bench) latency(e *endpoint, agents string) error {
 	b.target(agents+", at the client, p99", client.at(.99) <= 25, "≤ 25 ms", "%.2f ms", client.at(.99))
 	b.figure(agents+", by the audit log", "sent after %.2f ms, reported after %.2f ms (p99 %.2f)", sent.median(), reported.median(), reported.at(.99))
 	b.figure("… when nobody asked meanwhile", "reported after %.2f ms (p99 %.2f)", quiet.median(), quiet.at(.99))
-	return nil
 }
 
 // requests measures with one connected agent and with a thousand, and what a
 // connection costs the server, which is started anew for that.
-func (b *bench) requests(e *endpoint) error {
+func (b *bench) requests(e *endpoint) {
 	say("   (POST → enforced, tested and reported, %d times each way; the client asks every 0.5 ms)", rounds/2)
-	if err := b.latency(e, "1 agent"); err != nil {
-		return err
-	}
-	fleet, err := simulate.Enrol(b, simulate.Config{
+	b.latency(e, "1 agent")
+	fleet := must(simulate.Enrol(b, simulate.Config{
 		Server: b.boot.URL, Roots: b.roots, Token: b.boot.EnrollmentToken, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Facts: func(n int) cordon.Facts {
 			return cordon.Facts{DNSName: fmt.Sprintf("bench-%d.invalid", n), OSPlatform: "Debian", OSVersion: "12", AgentVersion: "0", BootID: strconv.Itoa(n)}
 		},
-	}, simulated)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(b.running.stop(), b.server(b)); err != nil {
-		return err
-	}
-	err = wait(b, "the agent is connected again", func() bool { // and the server has done everything once
+	}, simulated))
+	check(b.running.stop())
+	b.server(b)
+	b.await(b, "server", "the agent is connected again", func() bool { // and the server has done everything once
 		return b.order(e.machine, true) == nil && b.order(e.machine, false) == nil
 	})
-	if err != nil {
-		return err
-	}
-	before, err := memory(b.running.Process.Pid, "VmRSS")
-	if err != nil {
-		return err
-	}
+	before := memory(b.running.Process.Pid, "VmRSS")
 	ctx, cancel := context.WithCancel(b)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -131,31 +109,24 @@ func (b *bench) requests(e *endpoint) error {
 	running.Go(func() { fleet.Run(ctx) })
 	connecting, done := context.WithTimeout(b, time.Minute)
 	defer done()
-	if err := fleet.Wait(connecting, func(s simulate.Stats) bool { return s.Connected == simulated }); err != nil {
-		return fmt.Errorf("connect %d simulated agents: %w", simulated, err)
-	}
+	check(fleet.Wait(connecting, func(s simulate.Stats) bool { return s.Connected == simulated }))
 	time.Sleep(3 * time.Second)
-	after, err := memory(b.running.Process.Pid, "VmRSS")
-	if err != nil {
-		return err
-	}
+	after := memory(b.running.Process.Pid, "VmRSS")
 	each := float64(after-before) / 1024 / simulated
 	b.target("server's memory per connected agent", each <= 50, "≤ 50 KB", "%.1f KB (resident: %.1f → %.1f MB)", each, mb(before), mb(after))
-	if err := b.latency(e, "1,000 agents"); err != nil {
-		return err
-	}
-	return b.throughput(fleet)
+	b.latency(e, "1,000 agents")
+	b.throughput(fleet)
 }
 
 // throughput has many clients ask for actions on the simulated machines, which
 // answer each, as fast as it goes.
-func (b *bench) throughput(fleet *simulate.Fleet) error {
+func (b *bench) throughput(fleet *simulate.Fleet) {
 	machines := fleet.Machines()
 	ctx, cancel := context.WithTimeout(b, 4*time.Second)
 	defer cancel()
 	var created, next atomic.Int64
 	before, began := fleet.Stats().Reports, time.Now()
-	err := together(callers, func() error {
+	check(together(callers, func() error {
 		for ctx.Err() == nil {
 			i := int(next.Add(1)) - 1
 			_, err := b.request(ctx, string(machines[i%len(machines)]), i/len(machines)%2 == 0)
@@ -169,9 +140,8 @@ func (b *bench) throughput(fleet *simulate.Fleet) error {
 			}
 		}
 		return nil
-	})
+	}))
 	took := time.Since(began).Seconds()
 	b.figure(fmt.Sprintf("%d callers over HTTPS, %d agents answering", callers, simulated), "%.0f created/s, %.0f reports settled/s (all on this machine)",
 		float64(created.Load())/took, float64(fleet.Stats().Reports-before)/took)
-	return err
 }

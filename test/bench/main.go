@@ -116,33 +116,55 @@ func measure(ctx context.Context, l lab) (err error) {
 	b.section("An agent that restricts an ext4", b.onExt4)
 	b.section("fapolicyd on the same work", b.fapolicyd)
 
-	stopped := b.close() // so that the processor time of what was started is counted
+	err = b.close() // so that the processor time of what was started is counted
 	busy, own := processorTime()
+	took := time.Since(began)
 	say("\n%d of %d targets met, in %s. Meanwhile other work had %.0f %% of the processors.", b.targets-len(b.missed), b.targets,
-		time.Since(began).Round(time.Second), 100*(busy-busyBefore-own).Seconds()/time.Since(began).Seconds()/float64(runtime.NumCPU()))
+		took.Round(time.Second), 100*(busy-busyBefore-own).Seconds()/took.Seconds()/float64(runtime.NumCPU()))
 	for _, m := range b.missed {
 		say("   missed: %s", m)
 	}
 	if len(b.unmeasured) > 0 {
-		return errors.Join(stopped, fmt.Errorf("not measured: %s", strings.Join(b.unmeasured, "; ")))
+		return errors.Join(err, fmt.Errorf("not measured: %s", strings.Join(b.unmeasured, "; ")))
 	}
-	return stopped
+	return err
 }
 
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
+// failure is what check panics with.
+type failure struct{ error }
+
+// check ends the section that is being measured, if err is not nil. It is for
+// the section's own goroutine.
+func check(err error) {
+	if err != nil {
+		panic(failure{err})
+	}
+}
+
+// must is check for what comes with a value.
+func must[T any](v T, err error) T {
+	check(err)
+	return v
+}
+
 // section runs one group of measurements. That one fails is no reason not to
 // try the next.
-func (b *bench) section(title string, measure func() error) {
+func (b *bench) section(title string, measure func()) {
 	say("\n== %s", title)
-	err := b.Err()
-	if err == nil {
-		err = measure()
-	}
-	if err != nil {
-		say("   NOT MEASURED: %v", err)
-		b.unmeasured = append(b.unmeasured, title)
-	}
+	defer func() {
+		switch f := recover().(type) {
+		case nil:
+		case failure:
+			say("   NOT MEASURED: %v", f.error)
+			b.unmeasured = append(b.unmeasured, title)
+		default:
+			panic(f)
+		}
+	}()
+	check(b.Err())
+	measure()
 }
 
 // figure prints what was measured, and what came out.

@@ -29,34 +29,25 @@ type place struct {
 }
 
 // places makes a free place and a held one in two directories.
-func places(dirs []string) (free, held place, programs []*enforce.Canary, err error) {
-	made := make([]place, len(dirs))
-	for i := range distinct + 1 {
-		c, err := enforce.NewCanary()
-		if err != nil {
-			return free, held, nil, err
-		}
-		programs = append(programs, c)
-		for d, dir := range dirs {
-			path := filepath.Join(dir, fmt.Sprintf("program-%04d", i))
-			if err := c.WriteFile(path); err != nil {
-				return free, held, nil, err
-			}
-			made[d].dir, made[d].programs = dir, append(made[d].programs, path)
-		}
+func places(freeDir, heldDir string) (free, held place, programs []*enforce.Canary) {
+	free.dir, held.dir = freeDir, heldDir
+	for range distinct + 1 {
+		programs = append(programs, must(enforce.NewCanary()))
 	}
-	for d := range made {
-		data := filepath.Join(made[d].dir, "data")
-		if err := os.WriteFile(data, []byte("data"), 0o600); err != nil {
-			return free, held, nil, err
+	for _, p := range []*place{&free, &held} {
+		for i, c := range programs {
+			p.programs = append(p.programs, filepath.Join(p.dir, fmt.Sprintf("program-%04d", i)))
+			check(c.WriteFile(p.programs[i]))
 		}
-		made[d].data = append([]byte(data), 0)
+		data := filepath.Join(p.dir, "data")
+		check(os.WriteFile(data, []byte("data"), 0o600))
+		p.data = append([]byte(data), 0)
 	}
 	// What was written would go to the disk while others measure; and only files
 	// that have not changed for a while are known by their identity.
 	unix.Sync()
 	time.Sleep(fileid.Settle + 500*time.Millisecond)
-	return made[0], made[1], programs, nil
+	return free, held, programs
 }
 
 // execute starts a program without arguments, environment or pipes, and waits for it.
@@ -72,43 +63,37 @@ func execute(path string) error {
 	}
 }
 
-func (p place) one() error { return execute(p.programs[0]) }
+func (p place) one() { check(execute(p.programs[0])) }
 
 // each executes the distinct programs one after the other.
-func (p place) each() func() error {
+func (p place) each() func() {
 	next := 0
-	return func() error {
+	return func() {
 		next = next%distinct + 1
-		return execute(p.programs[next])
+		check(execute(p.programs[next]))
 	}
 }
 
 // open opens the data file and closes it, by raw system calls, so that the
 // scheduler of this process has no part in it.
-func (p place) open() error {
+func (p place) open() {
 	at := unix.AT_FDCWD
 	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&p.data[0])), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
 	if errno == 0 {
 		_, _, errno = unix.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 	}
 	if errno != 0 {
-		return errno
+		check(errno)
 	}
-	return nil
 }
 
 // refuses tells whether a program that nobody trusts is refused in the place.
-func (p place) refuses() (bool, error) {
-	c, err := enforce.NewCanary()
-	if err != nil {
-		return false, err
-	}
+func (p place) refuses() bool {
 	path := filepath.Join(p.dir, "untrusted")
-	if err := c.WriteFile(path); err != nil {
-		return false, err
-	}
-	err = execute(path)
-	return errors.Is(err, unix.EPERM), errors.Join(os.Remove(path))
+	check(must(enforce.NewCanary()).WriteFile(path))
+	err := execute(path)
+	check(os.Remove(path))
+	return errors.Is(err, unix.EPERM)
 }
 
 // The time of a full comparison, and of one that is there for orientation. It
@@ -120,137 +105,84 @@ const (
 )
 
 // compareAll measures the three kinds of work in both places.
-func (b *bench) compareAll(lasting time.Duration, free, held place, report func(name string, p paired)) error {
+func (b *bench) compareAll(lasting time.Duration, free, held place, report func(name string, p paired)) {
 	for _, w := range []struct {
 		name       string
 		n          int
-		free, held func() error
+		free, held func()
 	}{
 		{"exec of one program", 20, free.one, held.one},
 		{"exec of 1,000 distinct programs", 20, free.each(), held.each()},
 		{"open and close of a data file", 1500, free.open, held.open},
 	} {
-		if b.Err() != nil {
-			return b.Err()
-		}
-		p, err := compare(turns, lasting, w.n, w.free, w.held)
-		if err != nil {
-			return err
-		}
-		report(w.name, p)
+		check(b.Err())
+		report(w.name, compare(turns, lasting, w.n, w.free, w.held))
 	}
-	return nil
 }
 
 // restricted measures what an agent costs: while it restricts nothing, at the
 // first execution of each program under a restriction, and from then on.
-func (b *bench) restricted(fs string, e *endpoint, free, held place) error {
-	err := b.compareAll(briefly, free, held, func(name string, p paired) { b.figure("not restricted: "+name, "%v", p) })
-	if err != nil {
-		return err
-	}
-	if err := b.order(e.machine, true); err != nil {
-		return err
-	}
-	first, err := compare(distinct, time.Minute, 1, free.each(), held.each())
-	if err != nil {
-		return err
-	}
+func (b *bench) restricted(fs string, e *endpoint, free, held place) {
+	b.compareAll(briefly, free, held, func(name string, p paired) { b.figure("not restricted: "+name, "%v", p) })
+	check(b.order(e.machine, true))
+	first := compare(distinct, time.Minute, 1, free.each(), held.each())
 	b.figure("first exec of each of 1,000 programs", "%v, p99 %.0f → %.0f µs", first, first.free.at(.99), first.held.at(.99))
-	if refused, err := held.refuses(); !refused {
-		return errors.Join(errors.New("a program that is not trusted was not refused, so the figures are worth nothing"), err)
+	if !held.refuses() {
+		check(errors.New("a program that is not trusted was not refused, so the figures are worth nothing"))
 	}
-	err = b.compareAll(long, free, held, func(name string, p paired) {
+	b.compareAll(long, free, held, func(name string, p paired) {
 		b.target(fs+", restricted: "+name, p.ratio.median() <= 1.02, "≤ 1.02", "%v", p)
 	})
-	if err != nil {
-		return err
-	}
-	// The kernel looks closer at a file system as soon as anybody watches
-	// anything on it. Most file systems are watched by somebody.
-	watch, err := unix.InotifyInit1(unix.IN_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(watch) }()
-	for _, p := range []place{free, held} {
-		if _, err := unix.InotifyAddWatch(watch, p.programs[0], unix.IN_ATTRIB); err != nil {
-			return err
-		}
-	}
-	p, err := compare(turns, long, 1500, free.open, held.open)
-	b.figure("… where both have an inotify watch somewhere", "%v", p)
-	return err
+	// The kernel looks closer at every file of a file system as soon as anybody
+	// watches anything on it, and on most somebody does.
+	watch := must(unix.InotifyInit1(unix.IN_CLOEXEC))
+	defer func() { check(unix.Close(watch)) }()
+	must(unix.InotifyAddWatch(watch, free.programs[0], unix.IN_ATTRIB))
+	must(unix.InotifyAddWatch(watch, held.programs[0], unix.IN_ATTRIB))
+	b.figure("… where both have an inotify watch somewhere", "%v", compare(turns, long, 1500, free.open, held.open))
 }
 
 // onTmpfs starts the server, which the later measurements use too.
-func (b *bench) onTmpfs() error {
-	if err := b.server(b); err != nil {
-		return err
-	}
-	var dirs []string
-	for _, name := range []string{"tmpfs-free", "tmpfs-held"} {
-		dir, err := b.mount(name, "tmpfs", "mode=0755,size=64m")
-		if err != nil {
-			return err
-		}
-		dirs = append(dirs, dir)
-	}
-	free, held, programs, err := places(dirs)
-	if err != nil {
-		return err
-	}
+func (b *bench) onTmpfs() {
+	b.server(b)
+	free, held, programs := places(b.mount("tmpfs-free", "tmpfs", "mode=0755"), b.mount("tmpfs-held", "tmpfs", "mode=0755"))
 	var rules strings.Builder
 	for _, p := range programs {
 		fmt.Fprintf(&rules, "sha256 %v\n", p.Entry().Digest)
 	}
-	e, err := b.agent(b, "agent-tmpfs", held.dir, rules.String())
-	if err != nil {
-		return err
-	}
+	e := b.agent(b, "agent-tmpfs", held.dir, rules.String())
 	say("   (trusted by digest: each program is read and hashed at its first execution)")
-	if err := b.restricted("tmpfs", e, free, held); err != nil {
-		return err
-	}
-	b.section("That agent, restricted, when there is nothing to do", func() error { return b.idle(e) })
-	b.section("From the request to the report", func() error { return b.requests(e) })
-	return e.stop()
+	b.restricted("tmpfs", e, free, held)
+	b.section("That agent, restricted, when there is nothing to do", func() { b.idle(e) })
+	b.section("From the request to the report", func() { b.requests(e) })
+	check(e.stop())
 }
 
 // onExt4 has an agent of its own.
-func (b *bench) onExt4() error {
+func (b *bench) onExt4() {
 	if b.client == nil {
-		return errors.New("there is no server")
+		check(errors.New("there is no server"))
 	}
 	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
 		say("   left out: there is no mkfs.ext4")
-		return nil
+		return
 	}
-	var dirs []string
-	for _, name := range []string{"ext4-free", "ext4-held"} {
+	ext4 := func(name string) string {
 		image, dir := filepath.Join(b.disk, name+".img"), filepath.Join(b.mounts, name)
 		for _, command := range []string{
 			"truncate -s 64M " + image, "mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 " + image, "mkdir " + dir, "mount -o loop,nosuid " + image + " " + dir,
 		} {
 			args := strings.Fields(command)
 			if out, err := exec.CommandContext(b, args[0], args[1:]...).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: %w: %s", command, err, out)
+				check(fmt.Errorf("%s: %w: %s", command, err, out))
 			}
 		}
 		b.stops = append(b.stops, func() error { return unix.Unmount(dir, unix.MNT_DETACH) })
-		dirs = append(dirs, dir)
+		return dir
 	}
-	free, held, _, err := places(dirs)
-	if err != nil {
-		return err
-	}
-	e, err := b.agent(b, "agent-ext4", held.dir, "path "+held.dir+"\n")
-	if err != nil {
-		return err
-	}
+	free, held, _ := places(ext4("ext4-free"), ext4("ext4-held"))
+	e := b.agent(b, "agent-ext4", held.dir, "path "+held.dir+"\n")
 	say("   (trusted by path: each program is known by its identity, as those of packages are)")
-	if err := b.restricted("ext4", e, free, held); err != nil {
-		return err
-	}
-	return e.stop()
+	b.restricted("ext4", e, free, held)
+	check(e.stop())
 }

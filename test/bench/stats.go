@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,8 +21,7 @@ func (s sample) at(q float64) float64 {
 	if len(s) == 0 {
 		return 0
 	}
-	sorted := slices.Sorted(slices.Values(s))
-	return sorted[min(int(q*float64(len(s))), len(s)-1)]
+	return slices.Sorted(slices.Values(s))[min(int(q*float64(len(s))), len(s)-1)]
 }
 
 func (s sample) median() float64 { return s.at(.5) }
@@ -40,16 +40,14 @@ func (p paired) String() string {
 
 // compare does n pieces of work in a free place and n in a held one, in turns
 // and each going first every other time, until it has had its turns or its time.
-func compare(turns int, atMost time.Duration, n int, free, held func() error) (p paired, err error) {
+func compare(turns int, atMost time.Duration, n int, free, held func()) (p paired) {
 	// A collection would stop the world while a thread waits for a child to execute.
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	timed := func(work func() error, into *sample) {
+	timed := func(work func(), into *sample) {
 		began := time.Now()
 		for range n {
-			if e := work(); e != nil && err == nil {
-				err = e
-			}
+			work()
 		}
 		*into = append(*into, float64(time.Since(began).Nanoseconds())/1e3/float64(n))
 	}
@@ -62,12 +60,9 @@ func compare(turns int, atMost time.Duration, n int, free, held func() error) (p
 			timed(held, &p.held)
 			timed(free, &p.free)
 		}
-		if err != nil {
-			return p, err
-		}
 		p.ratio = append(p.ratio, p.held[i]/p.free[i])
 	}
-	return p, nil
+	return p
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -86,19 +81,21 @@ func field(file, name string) string {
 	return ""
 }
 
+// memory returns what a process's status says, in bytes; see proc_pid_status(5).
+func memory(pid int, name string) int64 {
+	return must(strconv.ParseInt(strings.TrimSuffix(field(fmt.Sprintf("/proc/%d/status", pid), name), " kB"), 10, 64)) << 10
+}
+
 // processorTime returns how long the machine's processors were busy or taken
 // away by a hypervisor, and how much of that was ours, with that of all
 // processes that have ended.
 func processorTime() (busy, own time.Duration) {
-	var user, nice, system, idle, iowait, irq, softirq, steal int64
-	// In ticks of 10 ms: proc_stat(5).
-	if n, err := fmt.Sscan(field("/proc/stat", "cpu"), &user, &nice, &system, &idle, &iowait, &irq, &softirq, &steal); n < 8 || err != nil {
-		return 0, 0
-	}
+	var ticks [8]int64 // of 10 ms: user, nice, system, idle, iowait, irq, softirq, steal; see proc_stat(5)
+	_, err := fmt.Sscan(field("/proc/stat", "cpu"), &ticks[0], &ticks[1], &ticks[2], &ticks[3], &ticks[4], &ticks[5], &ticks[6], &ticks[7])
 	var self, children unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &self) != nil || unix.Getrusage(unix.RUSAGE_CHILDREN, &children) != nil {
+	if err != nil || unix.Getrusage(unix.RUSAGE_SELF, &self) != nil || unix.Getrusage(unix.RUSAGE_CHILDREN, &children) != nil {
 		return 0, 0
 	}
-	busy = time.Duration(user+nice+system+irq+softirq+steal) * 10 * time.Millisecond
+	busy = time.Duration(ticks[0]+ticks[1]+ticks[2]+ticks[5]+ticks[6]+ticks[7]) * 10 * time.Millisecond
 	return busy, time.Duration(self.Utime.Nano() + self.Stime.Nano() + children.Utime.Nano() + children.Stime.Nano())
 }

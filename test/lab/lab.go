@@ -84,7 +84,7 @@ func Start(t testing.TB, opts Options) *Server {
 		NewID: func() string { return fmt.Sprintf("00000000-0000-4000-8000-%012d", n.Add(1)) },
 	}
 	hash := sha256.Sum256([]byte(Token))
-	if err := s.Store.PutSettings(t.Context(), map[string][]byte{agentapi.EnrollmentTokenSetting: hash[:]}); err != nil {
+	if err := s.Store.PutSettings(t.Context(), map[string][]byte{cordon.EnrollmentTokenSetting: hash[:]}); err != nil {
 		t.Fatal(err)
 	}
 	s.API = agentapi.New(agentapi.Config{
