@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -110,10 +111,23 @@ func openDir(path string) (*dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := takeLock(int(lock.Fd())); err != nil {
 		return nil, errors.Join(fmt.Errorf("another agent is running with the data directory %s", path), lock.Close())
 	}
 	return &dir{path: path, lock: lock}, nil
+}
+
+// lockPatience is how long the lock of an agent that has just been killed may
+// outlive it: a child that it was starting has it until it has executed.
+const lockPatience = 2 * time.Second
+
+func takeLock(fd int) error {
+	for end := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 func (d *dir) close() error { return d.lock.Close() }
