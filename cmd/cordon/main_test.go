@@ -1,8 +1,10 @@
 package main
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -44,6 +46,16 @@ func TestDispatch(t *testing.T) {
 		if rec.Body.String() != want {
 			t.Errorf("%s: went to %q, want %q", path, rec.Body, want)
 		}
+	}
+}
+
+func TestPanicsAreSaid(t *testing.T) {
+	var log strings.Builder
+	s := &server{log: slog.New(slog.NewTextHandler(&log, nil))}
+	rec := httptest.NewRecorder()
+	s.survive(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oops") })).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/x", nil))
+	if rec.Code != http.StatusInternalServerError || strings.Contains(rec.Body.String(), "oops") || !strings.Contains(log.String(), "panic=oops") {
+		t.Errorf("%d %q; log %s", rec.Code, rec.Body, log.String())
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -171,7 +172,7 @@ func (s *server) open(ctx context.Context) error {
 	s.agents.Register(mux)
 	own.Register(mux)
 	s.health(mux)
-	s.public = s.metrics.Count(dispatch(mux, api, login))
+	s.public = s.metrics.Count(s.survive(dispatch(mux, api, login)))
 	return nil
 }
 
@@ -192,6 +193,19 @@ func dispatch(own, api, login http.Handler) http.Handler {
 		default:
 			login.ServeHTTP(w, r)
 		}
+	})
+}
+
+// survive answers a handler's panic with a 500 and says where it came from.
+func (s *server) survive(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				s.log.ErrorContext(r.Context(), "a handler panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				http.Error(w, "internal error", http.StatusInternalServerError)
+			}
+		}()
+		h.ServeHTTP(w, r)
 	})
 }
 
@@ -289,7 +303,7 @@ func (s *server) serve(ctx context.Context) error {
 	failed := make(chan error, 2)
 	public := &http.Server{
 		Handler: s.public, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert},
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients that hang up in the handshake are no news
 	}
 	work.Go(func() {

@@ -160,12 +160,12 @@ func TestAuthorization(t *testing.T) {
 				performed = true
 			case status == 0:
 				if w.Code != 400 || method != "HEAD" && codeOf(t, w.Body.Bytes()) != "OsPlatformNotSupported" {
-					t.Errorf("%s %s, token with %s: %d %s", method, r.Path, what, w.Code, w.Body)
+					t.Errorf("%s %s, token: %s: %d %s", method, r.Path, what, w.Code, w.Body)
 				}
 			case w.Code != status || method != "HEAD" && codeOf(t, w.Body.Bytes()) != code:
-				t.Errorf("%s %s, token with %s: %d %s, want %d %s", method, r.Path, what, w.Code, w.Body, status, code)
+				t.Errorf("%s %s, token: %s: %d %s, want %d %s", method, r.Path, what, w.Code, w.Body, status, code)
 			case h.trace() != before:
-				t.Errorf("%s %s, token with %s: refused, but left a trace", method, r.Path, what)
+				t.Errorf("%s %s, token: %s: refused, but left a trace", method, r.Path, what)
 			}
 		}
 		methods := []string{r.Method}

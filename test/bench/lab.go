@@ -118,7 +118,7 @@ func (l *lab) server(ctx context.Context) {
 			return false
 		}
 		// HTTP/1.1, as curl and the SDKs speak.
-		web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: l.roots}, MaxIdleConnsPerHost: callers}}
+		web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: l.roots}, MaxIdleConnsPerHost: callers}, Timeout: time.Minute}
 		l.client, err = mde.New(mde.Config{BaseURL: l.boot.URL, TenantID: l.boot.TenantID, ClientID: l.boot.ClientID, ClientSecret: l.boot.ClientSecret, HTTPClient: web})
 		if err == nil {
 			_, err = l.client.GetAction(ctx, "00000000-0000-0000-0000-000000000000")

@@ -113,6 +113,7 @@ func changeAction(t *tx, id cordon.ActionID, change cordon.ActionChange) (after 
 	if err != nil {
 		return before, err
 	}
+	was := fateOf(before)
 	after, entries, err := change(before)
 	if err != nil {
 		return after, err
@@ -121,7 +122,7 @@ func changeAction(t *tx, id cordon.ActionID, change cordon.ActionChange) (after 
 		return after, &cordon.Error{Kind: cordon.Internal, Message: "A change of a machine action failed", Err: fmt.Errorf("change origin of action %s: %+v became %+v", id, before, after)}
 	}
 	after = storedAction(after)
-	if fate, same := fateOf(after), fateOf(before); fate != same {
+	if fate := fateOf(after); fate != was {
 		_, _, err = t.exec(`UPDATE actions SET status = ?, updated = ?, delivered = ?, cancel_requestor_id = ?, cancel_comment = ?, cancel_at = ?,
 			error_hresult = ?, reason = ? WHERE seq = ?`, append(fate[:], seq)...)
 		if err != nil {

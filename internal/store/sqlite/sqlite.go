@@ -153,11 +153,6 @@ func create(path string) error {
 func (s *Store) read(ctx context.Context, f func(*conn) error) error {
 	var c *conn
 	select {
-	case <-s.closing:
-		return errClosed
-	default:
-	}
-	select {
 	case c = <-s.readers:
 	case <-s.closing:
 		return errClosed

@@ -417,6 +417,15 @@ func testChange(w *world) {
 		}
 	}
 
+	// An entry is its action's, whichever change it came with.
+	stray := cordon.AuditEntry{At: Noon, Kind: cordon.AuditReport, Machine: a.Machine, Action: "elsewhere", Actor: "server"}
+	w.change(a.ID, func(a cordon.Action) (cordon.Action, []cordon.AuditEntry, error) {
+		return a, []cordon.AuditEntry{stray}, nil
+	})
+	if got := w.auditOf(stray.Action); len(got) != 1 || len(w.auditOf(a.ID)) != len(log) {
+		w.Errorf("audit of another action: %+v", got)
+	}
+
 	// Nothing is shared with the caller.
 	got := w.action(a.ID)
 	*got.Delivered, got.Cancel.Comment = Noon.Add(-time.Hour), "changed"
