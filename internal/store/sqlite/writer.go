@@ -38,7 +38,16 @@ type job struct {
 // tx is the transaction of a group, as one of its jobs sees it.
 type tx struct {
 	*conn
-	dirty bool // the job has written something, or may have
+	// dirty is whether only a rollback can undo the job: it has written, or it met
+	// an error upon which SQLite may have ended the transaction by itself.
+	dirty bool
+}
+
+// each is [conn.each] in the transaction.
+func (t *tx) each(sql string, f func(*row), args ...any) error {
+	err := t.conn.each(sql, f, args...)
+	t.dirty = t.dirty || err != nil
+	return err
 }
 
 // exec executes a statement and returns how many rows it changed, and the rowid
