@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -23,10 +24,20 @@ const childEnv = "CORDON_TEST_WRITE_TO"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childEnv); path != "" {
+		go endWithParent()
 		fmt.Fprintln(os.Stderr, writeForever(path))
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+// endWithParent ends this process when the test that started it is gone, however
+// that ended: its end of the pipe on standard input is closed then. A writer that
+// gets nowhere would otherwise go round for ever, and never print into the pipe
+// that nobody reads.
+func endWithParent() {
+	_, _ = io.Copy(io.Discard, os.Stdin) // nothing is ever sent; it returns at the end
+	os.Exit(1)
 }
 
 func crashMachine(i int) cordon.Machine { return storetest.Machine(fmt.Sprint("crash", i), "crash") }
@@ -131,6 +142,11 @@ func runAndKill(t *testing.T, path string, lines int, acknowledged map[string][]
 	cmd.Env = append(os.Environ(), childEnv+"="+path)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
+	alive, err := cmd.StdinPipe() // open for as long as this process lives, see endWithParent
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = alive.Close() }() // Wait has closed it
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
