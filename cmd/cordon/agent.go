@@ -24,10 +24,11 @@ import (
 )
 
 type agentCmd struct {
-	Run      agentRun      `cmd:"" default:"withargs" help:"Run the agent (the default)."`
-	Status   agentStatus   `cmd:"" help:"Show how things stand on this machine."`
-	Apply    agentApply    `cmd:"" help:"Hand the agent a signed order that was carried here."`
-	Guardian agentGuardian `cmd:"" hidden:"" help:"Watch over an agent; started by it."`
+	Run          agentRun          `cmd:"" default:"withargs" help:"Run the agent (the default)."`
+	Status       agentStatus       `cmd:"" help:"Show how things stand on this machine."`
+	Apply        agentApply        `cmd:"" help:"Hand the agent a signed order that was carried here."`
+	CheckRemoval agentCheckRemoval `cmd:"" help:"Fail with the reason if this machine is restricted, so that its agent must not be removed."`
+	Guardian     agentGuardian     `cmd:"" hidden:"" help:"Watch over an agent; started by it."`
 }
 
 // Help leads to the flags, which belong to run.
@@ -47,8 +48,8 @@ type agentDir struct {
 
 type agentRun struct {
 	agentDir
-	Server          string `required:"" placeholder:"URL" help:"The server, https://host[:port]."`
-	CAFile          string `name:"ca-file" type:"path" placeholder:"FILE" help:"Trust this CA for the server (PEM). Without it, the system's."`
+	Server          string `required:"" env:"CORDON_SERVER" placeholder:"URL" help:"The server, https://host[:port]."`
+	CAFile          string `name:"ca-file" env:"CORDON_CA_FILE" type:"path" placeholder:"FILE" help:"Trust this CA for the server (PEM). Without it, the system's."`
 	EnrollmentToken string `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
 	Enforcer        string `enum:"auto,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
 	Scope           string `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
@@ -105,7 +106,13 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	run(func() error { return a.ServeLocal(ctx) })
 	run(func() error {
 		a.KeepRestored(ctx, work.Go)
+		tellReady(log)
 		return a.Run(ctx)
+	})
+	work.Go(func() {
+		if err := keepAlive(ctx, func() { a.Status() }); err != nil {
+			log.Warn("the service manager's watchdog cannot be answered", "err", err)
+		}
 	})
 	if guardian != nil {
 		go func() { // ends with the guardian, which ends last
@@ -299,6 +306,25 @@ func (c agentApply) Run(ctx context.Context, env *cli.Env) error {
 		return &cli.Error{Code: cli.ExitActionFailed, Message: fmt.Sprintf("the order ended %s: %s", r.State, r.Error)}
 	}
 	return nil
+}
+
+type agentCheckRemoval struct{ agentDir }
+
+// Run looks at what the agent has persisted, whether it runs or not.
+func (c agentCheckRemoval) Run() error {
+	s, err := agent.Persisted(c.DataDir)
+	if err != nil {
+		return err
+	}
+	unfinished := s.Outcome == "" && s.Previous == cordon.ModeEnforce
+	if s.Mode != cordon.ModeEnforce && !unfinished {
+		return nil
+	}
+	return &cli.Error{
+		Code:    cli.ExitConflict,
+		Message: fmt.Sprintf("this machine is restricted (generation %d, action %s), and stays so only with its agent", s.Generation, s.Action),
+		Hint:    "unrestrict it first, then remove the agent",
+	}
 }
 
 func noAgent(err error) error {

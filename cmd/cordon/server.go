@@ -319,6 +319,7 @@ func (s *server) serve(ctx context.Context) error {
 	work.Go(func() { s.expire(ctx) })
 	work.Go(func() { s.limits.keep(ctx) })
 	s.log.InfoContext(ctx, "listening", "url", s.url(listener))
+	tellReady(s.log)
 
 	select {
 	case err = <-failed:

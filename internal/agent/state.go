@@ -173,6 +173,14 @@ func (d *dir) loadState() (state, error) {
 	return s, nil
 }
 
+// Persisted returns where the machine of a data directory stands, as far as
+// its agent has written down, whether that agent runs or not. The zero Standing
+// is a machine that was never told anything.
+func Persisted(dataDir string) (cordon.Standing, error) {
+	s, err := (&dir{path: dataDir}).loadState()
+	return s.Standing, err
+}
+
 func (d *dir) load(name string, v any) error {
 	data, err := os.ReadFile(filepath.Join(d.path, name))
 	if err != nil {

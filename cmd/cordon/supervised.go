@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+// tellReady tells the service manager, if one started this process, that the
+// unit has started (sd_notify(3)).
+func tellReady(log *slog.Logger) {
+	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+		log.Warn("the service manager could not be told that this process is ready", "err", err)
+	}
+}
+
+// keepAlive gives the service manager signs of life until ctx ends, if it wants
+// them (sd_watchdog_enabled(3)), each after healthy has returned: a process that
+// hangs there is restarted.
+func keepAlive(ctx context.Context, healthy func()) error {
+	within, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || within == 0 {
+		return err
+	}
+	tick := time.NewTicker(within / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			healthy()
+			// If it does not arrive, the next one may.
+			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+		}
+	}
+}
