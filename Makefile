@@ -2,13 +2,21 @@
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: build demo test bench lint deps
+.PHONY: build demo test bench lint deps packages
 
 build: bin/cordon
 
 bin/cordon: FORCE
 	$(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/cordon
 FORCE:
+
+# deb and rpm packages, in bin/. A version that the package managers can order.
+VERSION ?= 0.1.0
+ARCH ?= $(shell $(GO) env GOARCH)
+NFPM := $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
+packages:
+	GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w' -o bin/package/cordon ./cmd/cordon
+	for p in deb rpm; do ARCH=$(ARCH) VERSION=$(VERSION) $(NFPM) package -f packaging/nfpm.yaml -p $$p -t bin/ || exit 1; done
 
 demo: build
 	$(GO) build -o bin/demo ./test/demo

@@ -1,0 +1,11 @@
+#!/bin/sh
+# dpkg calls this with "remove" or "upgrade"; rpm with how many versions stay.
+set -e
+case "$1" in
+remove | 0) ;;
+*) exit 0 ;;
+esac
+# Says why, and fails, while the machine is restricted.
+/usr/bin/cordon agent check-removal
+[ -d /run/systemd/system ] || exit 0
+systemctl disable --now cordon-agent.service cordon-server.service
