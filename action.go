@@ -189,14 +189,14 @@ func (a Action) RequestCancel(c Cancellation, now time.Time) (Action, error) {
 }
 
 // Expire is what the passing of time does: an action that was not delivered
-// before its expiry, or was and never answered within [DeliveredGrace] after
-// it, ends TimeOut.
-func (a Action) Expire(now time.Time) Action {
+// before its expiry, or was and never answered within grace after it, ends
+// TimeOut.
+func (a Action) Expire(now time.Time, grace time.Duration) Action {
 	switch {
 	case a.Status.Terminal():
 	case a.Delivered == nil && !now.Before(a.Expires):
 		return a.end(TimeOut, HResultTimeOut, "the machine did not fetch it before it expired", now)
-	case a.Delivered != nil && !now.Before(a.Expires.Add(DeliveredGrace)):
+	case a.Delivered != nil && !now.Before(a.Expires.Add(grace)):
 		return a.end(TimeOut, HResultTimeOut, fmt.Sprintf("delivered at %s, the machine has not answered", a.Delivered.UTC().Format(time.RFC3339)), now)
 	}
 	return a

@@ -184,14 +184,14 @@ func TestExpire(t *testing.T) {
 		"with a wish to cancel, unsent": {action(sent, withCancel(cordon.Cancellation{})), late, action(sent, withCancel(cordon.Cancellation{}), notAnswered)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if d := cmp.Diff(c.want, c.in.Expire(c.now)); d != "" {
+			if d := cmp.Diff(c.want, c.in.Expire(c.now, cordon.DeliveredGrace)); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}
 		})
 	}
 	for _, s := range terminal {
-		if a := action(ended(s, 1, "as it was", t0)); a.Expire(late).Status != s {
-			t.Errorf("%s became %s", s, a.Expire(late).Status)
+		if a := action(ended(s, 1, "as it was", t0)); a.Expire(late, cordon.DeliveredGrace).Status != s {
+			t.Errorf("%s became %s", s, a.Expire(late, cordon.DeliveredGrace).Status)
 		}
 	}
 }
@@ -234,7 +234,7 @@ func TestActionEndsOnce(t *testing.T) {
 			case "cancel":
 				a, _ = a.RequestCancel(cordon.Cancellation{At: now}, now)
 			case "expire":
-				a = a.Expire(now)
+				a = a.Expire(now, cordon.DeliveredGrace)
 			}
 			if before.Status.Terminal() && !cmp.Equal(before, a) {
 				t.Fatalf("a terminal action changed: %s", cmp.Diff(before, a))

@@ -1,6 +1,7 @@
 package cordon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -19,8 +20,8 @@ const DefaultTTL = 72 * time.Hour
 
 // Service is the domain as edges call it: it checks who may, decides with the
 // pure functions of this package, and keeps the result in the [Store] together
-// with its audit entry. All fields are required; they are not changed after the
-// first call. It is safe for concurrent use.
+// with its audit entry. Fields are required unless they say otherwise, and are not
+// changed after the first call. It is safe for concurrent use.
 type Service struct {
 	Store Store
 	// Nudge says that a machine may have orders waiting. It never blocks; a lost
@@ -31,9 +32,17 @@ type Service struct {
 	Now   func() time.Time
 	NewID func() string // a new random GUID, lower case
 	TTL   time.Duration
+	// Grace is how long after its expiry a delivered action still waits for its
+	// machine; zero: [DeliveredGrace].
+	Grace time.Duration
+	// Supports decides whether a machine with these facts can carry out an action,
+	// with the errors of [Facts.Supports]; nil: that itself.
+	Supports func(Facts, ActionType) error
 }
 
 func (s *Service) now() time.Time { return s.Now().UTC().Truncate(Tick) }
+
+func (s *Service) grace() time.Duration { return cmp.Or(s.Grace, DeliveredGrace) }
 
 // Find returns the machine that ref names: its id, its aadDeviceId, or its DNS
 // name in any case. It is an error of kind Forbidden if the caller may not do
@@ -85,7 +94,11 @@ func (s *Service) Request(ctx context.Context, c Caller, m Machine, t ActionType
 	if err := checkComment(comment); err != nil {
 		return Action{}, err
 	}
-	if err := m.Facts.Supports(t); err != nil {
+	supports := s.Supports
+	if supports == nil {
+		supports = Facts.Supports
+	}
+	if err := supports(m.Facts, t); err != nil {
 		return Action{}, err
 	}
 	now := s.now()
@@ -278,7 +291,7 @@ func (s *Service) Report(ctx context.Context, m MachineID, r Report, evidence st
 func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 	n := 0
 	for {
-		ids, err := s.Store.ExpiredActions(ctx, s.now(), expireBatch)
+		ids, err := s.Store.ExpiredActions(ctx, s.now(), s.grace(), expireBatch)
 		if err != nil || len(ids) == 0 {
 			return n, err
 		}
@@ -300,7 +313,7 @@ func (s *Service) expire(ctx context.Context, id ActionID) error {
 	now := s.now()
 	_, err := s.Store.ChangeAction(ctx, id, func(a Action) (Action, []AuditEntry, error) {
 		before := a.Status
-		if a = a.Expire(now); a.Status == before {
+		if a = a.Expire(now, s.grace()); a.Status == before {
 			return a, nil, nil
 		}
 		return a, []AuditEntry{{At: now, Kind: AuditEnded, Machine: a.Machine, Action: a.ID, Actor: "server", Status: a.Status, Detail: a.Reason}}, nil

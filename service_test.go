@@ -620,6 +620,15 @@ func TestExpireDue(t *testing.T) {
 			t.Fatalf("%s is %s", id, a.Status)
 		}
 	}
+	w.now, w.Grace = t0, time.Second
+	w.request(t, web, cordon.RestrictCodeExecution)
+	if _, err := w.Orders(t.Context(), web); err != nil {
+		t.Fatal(err)
+	}
+	w.now = end.Add(time.Second)
+	if n, err := w.ExpireDue(t.Context()); n != 1 || err != nil {
+		t.Errorf("with a grace of a second: %d, %v", n, err)
+	}
 	broken := errors.New("disk on fire")
 	w.now = t0
 	w.request(t, db, cordon.RestrictCodeExecution)
@@ -627,5 +636,22 @@ func TestExpireDue(t *testing.T) {
 	w.store.Hook = func(string, bool) error { return broken }
 	if n, err := w.ExpireDue(t.Context()); n != 0 || !errors.Is(err, broken) {
 		t.Errorf("a broken store: %d, %v", n, err)
+	}
+}
+
+func TestSupportsCanBeOtherwise(t *testing.T) {
+	w := newWorld(t)
+	m := cordon.Machine{ID: "w", Facts: cordon.Facts{OSPlatform: "Windows11"}}
+	w.enrol(t, m)
+	no := cordon.Errorf(cordon.Invalid, cordon.CodeVersionUnsupport, "too old")
+	w.Supports = func(f cordon.Facts, a cordon.ActionType) error {
+		if f.OSPlatform != "Windows11" || a != cordon.RestrictCodeExecution {
+			return no
+		}
+		return nil
+	}
+	w.request(t, m.ID, cordon.RestrictCodeExecution)
+	if _, err := w.Request(t.Context(), soar, m, cordon.UnrestrictCodeExecution, "why"); !errors.Is(err, no) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -74,8 +74,9 @@ type Store interface {
 	// OpenActions returns the actions of a machine that have not ended, in the
 	// order of their generations.
 	OpenActions(ctx context.Context, m MachineID) ([]Action, error)
-	// ExpiredActions returns up to limit open actions that [Action.Expire] would end at now.
-	ExpiredActions(ctx context.Context, now time.Time, limit int) ([]ActionID, error)
+	// ExpiredActions returns up to limit open actions that [Action.Expire] would
+	// end with the same now and grace.
+	ExpiredActions(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]ActionID, error)
 
 	// EnrolMachine stores a new machine, or refreshes the facts of a known one
 	// with the same id, and audits it. It reports whether it was new.

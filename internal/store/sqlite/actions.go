@@ -239,12 +239,12 @@ func (s *Store) OpenActions(ctx context.Context, m cordon.MachineID) ([]cordon.A
 const expiredActions = "SELECT id FROM actions WHERE " + open + " AND expires <= ? AND (delivered IS NULL OR expires <= ?) ORDER BY expires LIMIT ?"
 
 // ExpiredActions implements [cordon.Store].
-func (s *Store) ExpiredActions(ctx context.Context, now time.Time, limit int) (ids []cordon.ActionID, err error) {
+func (s *Store) ExpiredActions(ctx context.Context, now time.Time, grace time.Duration, limit int) (ids []cordon.ActionID, err error) {
 	at := cordon.Ticks(now)
 	err = s.read(ctx, func(c *conn) error {
 		return c.each(expiredActions,
 			func(r *row) { ids = append(ids, cordon.ActionID(r.text())) },
-			at, at-int64(cordon.DeliveredGrace/cordon.Tick), int64(limit))
+			at, at-int64(grace/cordon.Tick), int64(limit))
 	})
 	return ids, err
 }

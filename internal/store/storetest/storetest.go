@@ -522,25 +522,27 @@ func testExpired(w *world) {
 		}
 		all = append(all, a)
 	}
-	for minute := time.Duration(-1); minute <= 4; minute++ {
-		for _, shift := range []time.Duration{-cordon.Tick, 0, 1, cordon.Tick} {
-			now := Noon.Add(minute*cordon.DeliveredGrace + shift)
-			var want []cordon.ActionID
-			for _, a := range all {
-				if a.Expire(now).Status != a.Status {
-					want = append(want, a.ID)
+	for _, grace := range []time.Duration{0, cordon.DeliveredGrace, 2 * cordon.DeliveredGrace} {
+		for minute := time.Duration(-1); minute <= 4; minute++ {
+			for _, shift := range []time.Duration{-cordon.Tick, 0, 1, cordon.Tick} {
+				now := Noon.Add(minute*cordon.DeliveredGrace + shift)
+				var want []cordon.ActionID
+				for _, a := range all {
+					if a.Expire(now, grace).Status != a.Status {
+						want = append(want, a.ID)
+					}
 				}
-			}
-			got, err := w.Store.ExpiredActions(w.Context(), now, 100)
-			if err != nil {
-				w.Fatal(err)
-			}
-			slices.Sort(want)
-			slices.Sort(got)
-			w.diff(fmt.Sprintf("expired at %s", now), want, got)
-			some, err := w.Store.ExpiredActions(w.Context(), now, 2)
-			if err != nil || len(some) != min(2, len(want)) {
-				w.Errorf("limit 2: %v, %v", some, err)
+				got, err := w.Store.ExpiredActions(w.Context(), now, grace, 100)
+				if err != nil {
+					w.Fatal(err)
+				}
+				slices.Sort(want)
+				slices.Sort(got)
+				w.diff(fmt.Sprintf("expired at %s, grace %s", now, grace), want, got)
+				some, err := w.Store.ExpiredActions(w.Context(), now, grace, 2)
+				if err != nil || len(some) != min(2, len(want)) {
+					w.Errorf("limit 2: %v, %v", some, err)
+				}
 			}
 		}
 	}

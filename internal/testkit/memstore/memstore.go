@@ -161,9 +161,9 @@ func (s *Store) OpenActions(_ context.Context, m cordon.MachineID) ([]cordon.Act
 }
 
 // ExpiredActions implements [cordon.Store].
-func (s *Store) ExpiredActions(_ context.Context, now time.Time, limit int) ([]cordon.ActionID, error) {
+func (s *Store) ExpiredActions(_ context.Context, now time.Time, grace time.Duration, limit int) ([]cordon.ActionID, error) {
 	var ids []cordon.ActionID
-	for _, a := range s.actionsWhere(func(a cordon.Action) bool { return a.Expire(now).Status != a.Status }) {
+	for _, a := range s.actionsWhere(func(a cordon.Action) bool { return a.Expire(now, grace).Status != a.Status }) {
 		ids = append(ids, a.ID)
 	}
 	return ids[:min(limit, len(ids))], nil
