@@ -21,6 +21,7 @@ import (
 // machine is one of the fleet. Its fields belong to the goroutine that runs it.
 type machine struct {
 	fleet    *Fleet
+	number   int
 	key      ed25519.PrivateKey
 	id       cordon.MachineID
 	facts    cordon.Facts
@@ -111,14 +112,17 @@ func (m *machine) converse(ctx context.Context) (heard bool, err error) {
 			m.fleet.count(func(s *Stats) { s.Reports += settled })
 		}
 		for _, jws := range msg.Orders {
-			report, err := m.take(ctx, jws)
+			tell := func(report string) error {
+				return say(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: []string{report}})
+			}
+			report, err := m.take(ctx, jws, tell)
 			if err != nil {
 				return heard, err
 			}
 			if report == "" {
 				continue
 			}
-			if err := say(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: []string{report}}); err != nil {
+			if err := tell(report); err != nil {
 				return heard, err
 			}
 		}
@@ -177,7 +181,8 @@ func say(ctx context.Context, ws *websocket.Conn, msg wire.FromAgent) error {
 }
 
 // take judges one order and returns the report that answers it, "" for none.
-func (m *machine) take(ctx context.Context, jws string) (string, error) {
+// What is under way it tells.
+func (m *machine) take(ctx context.Context, jws string, tell func(report string) error) (string, error) {
 	o, err := seal.OpenOrder(jws, m.orderKey)
 	if err != nil {
 		claimed, _ := seal.ClaimedOrder(jws)
@@ -193,13 +198,22 @@ func (m *machine) take(ctx context.Context, jws string) (string, error) {
 	verdict, why := cordon.Judge(m.id, m.standing, o, m.fleet.cfg.Now())
 	switch verdict {
 	case cordon.Begin:
-		m.fleet.count(func(s *Stats) { s.Orders++ })
-		mode := m.standing.Mode
+		before := m.standing
+		mode := before.Mode
 		m.standing = cordon.Standing{Generation: o.Generation, Action: o.Action, Type: o.Type, Mode: o.Type.ModeFor(), Previous: mode}
-		state, reason = m.fleet.cfg.Answer(ctx, o)
+		state, reason = m.fleet.cfg.Answer(ctx, Task{o, m.number, func() {
+			if report, err := m.report(o, cordon.ReportInProgress, ""); err == nil {
+				_ = tell(report) // the connection is lost then, and the outcome comes over the next one
+			}
+		}})
+		if state == Unread {
+			m.standing = before
+			return "", nil
+		}
 		if ctx.Err() != nil { // the fleet ends
 			return "", ctx.Err()
 		}
+		m.fleet.count(func(s *Stats) { s.Orders++ })
 		if m.standing.Outcome, m.standing.Error = state, reason; state != cordon.ReportSucceeded {
 			m.standing.Mode = mode
 		}

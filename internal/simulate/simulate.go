@@ -1,5 +1,6 @@
-// Package simulate is a fleet of machines in one process, to see how a server
-// stands many of them. They speak the agents' real protocol: each has a key of
+// Package simulate is a fleet of machines in one process: to see how a server
+// stands many of them, and for those who build against the API and need machines
+// that answer as told ([Plan]). They speak the agents' real protocol: each has a key of
 // its own, enrols, keeps a WebSocket, verifies and judges its orders, and signs
 // its reports. What they do not do is enforce anything.
 //
@@ -46,14 +47,31 @@ type Config struct {
 	Token  string         // for the enrolment
 	// Facts are those of the machine with this number, which counts from 0.
 	Facts func(number int) cordon.Facts
+	// Key is the key of the machine with this number, and with it the machine's
+	// id. Nil: a new one for each.
+	Key func(number int) ed25519.PrivateKey
+	// Away tells which machines enrol and are never heard of again. Nil: none.
+	Away func(number int) bool
 	// Answer decides how an order ends that was taken up, with a reason if it
 	// failed. It may take as long as it likes, until ctx ends, and is called for
 	// many machines at once. An empty state says nothing to the server, as a
-	// machine does that was lost. Nil: every order succeeds at once.
-	Answer func(ctx context.Context, o cordon.Order) (state cordon.ReportState, reason string)
+	// machine does that was lost; [Unread] leaves the order as if it had not come.
+	// Nil: every order succeeds at once.
+	Answer func(ctx context.Context, t Task) (state cordon.ReportState, reason string)
 	Now    func() time.Time
 	Log    *slog.Logger
 }
+
+// Task is an order that a machine takes up.
+type Task struct {
+	cordon.Order
+	Number int    // of the machine
+	Begun  func() // tells the server that it is under way
+}
+
+// Unread is what a machine answers that has an order and is too busy to begin
+// with it: nothing, but a cancellation that follows comes in time.
+const Unread cordon.ReportState = "Unread"
 
 // atOnce is how many machines of a fleet may be enrolling or connecting at one
 // time. A handshake costs both ends a millisecond of processor time.
@@ -85,7 +103,19 @@ type Stats struct {
 // error; machines that were enrolled before it stay known to the server.
 func Enrol(ctx context.Context, cfg Config, n int) (*Fleet, error) {
 	if cfg.Answer == nil {
-		cfg.Answer = func(context.Context, cordon.Order) (cordon.ReportState, string) { return cordon.ReportSucceeded, "" }
+		cfg.Answer = func(context.Context, Task) (cordon.ReportState, string) { return cordon.ReportSucceeded, "" }
+	}
+	if cfg.Key == nil {
+		cfg.Key = func(int) ed25519.PrivateKey {
+			_, key, err := ed25519.GenerateKey(rand.Reader)
+			if err != nil {
+				panic(err) // the system's randomness does not fail, see crypto/rand
+			}
+			return key
+		}
+	}
+	if cfg.Away == nil {
+		cfg.Away = func(int) bool { return false }
 	}
 	cfg.Server = strings.TrimRight(cfg.Server, "/")
 	t := http.DefaultTransport.(*http.Transport).Clone()
@@ -120,15 +150,13 @@ func Enrol(ctx context.Context, cfg Config, n int) (*Fleet, error) {
 }
 
 func (f *Fleet) enrol(ctx context.Context, number int) (*machine, error) {
-	public, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, err
-	}
+	key := f.cfg.Key(number)
+	public := key.Public().(ed25519.PublicKey)
 	jwk, err := seal.MarshalKey(public)
 	if err != nil {
 		return nil, err
 	}
-	m := &machine{fleet: f, key: key, id: cordon.IDOfKey(public), facts: f.cfg.Facts(number)}
+	m := &machine{fleet: f, number: number, key: key, id: cordon.IDOfKey(public), facts: f.cfg.Facts(number)}
 	body, err := json.Marshal(wire.EnrollRequest{Capability: wire.Capability, Token: f.cfg.Token, Key: jwk, Facts: m.facts})
 	if err != nil {
 		return nil, err
@@ -178,13 +206,15 @@ func (f *Fleet) Machines() []cordon.MachineID {
 	return ids
 }
 
-// Run keeps every machine connected until ctx ends. It is called once.
+// Run keeps every machine connected that is not away, until ctx ends. It is called once.
 func (f *Fleet) Run(ctx context.Context) {
 	defer f.http.CloseIdleConnections()
 	var work sync.WaitGroup
 	defer work.Wait()
 	for _, m := range f.machines {
-		work.Go(func() { m.run(ctx) })
+		if !f.cfg.Away(m.number) {
+			work.Go(func() { m.run(ctx) })
+		}
 	}
 }
 

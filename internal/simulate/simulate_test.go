@@ -141,12 +141,18 @@ func (w *world) request(id cordon.MachineID, t cordon.ActionType) cordon.ActionI
 // ended waits until the action has ended.
 func (w *world) ended(id cordon.ActionID) cordon.Action {
 	w.Helper()
+	return w.reaches(id, func(a cordon.Action) bool { return a.Status.Terminal() })
+}
+
+// reaches waits until the action is as it should be.
+func (w *world) reaches(id cordon.ActionID, is func(cordon.Action) bool) cordon.Action {
+	w.Helper()
 	for {
 		a, err := w.store.Action(w.Context(), id)
 		if err != nil {
 			w.Fatal(err)
 		}
-		if a.Status.Terminal() {
+		if is(a) {
 			return a
 		}
 		select {
@@ -179,7 +185,7 @@ func TestMachinesAreThemselves(t *testing.T) {
 
 func TestAnswersAsTold(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.Answer = func(_ context.Context, o cordon.Order) (cordon.ReportState, string) {
+	w.cfg.Answer = func(_ context.Context, o simulate.Task) (cordon.ReportState, string) {
 		if o.Type == cordon.RestrictOrder {
 			return cordon.ReportSucceeded, ""
 		}
@@ -211,7 +217,7 @@ func TestAnswersAsTold(t *testing.T) {
 
 func TestSilentMachine(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.Answer = func(_ context.Context, o cordon.Order) (cordon.ReportState, string) {
+	w.cfg.Answer = func(_ context.Context, o simulate.Task) (cordon.ReportState, string) {
 		if o.Type == cordon.RestrictOrder {
 			return "", ""
 		}
@@ -236,7 +242,7 @@ func TestSilentMachine(t *testing.T) {
 func TestOfferedAgain(t *testing.T) {
 	w := newWorld(t)
 	thinking, proceed := make(chan struct{}, 2), make(chan struct{})
-	w.cfg.Answer = func(context.Context, cordon.Order) (cordon.ReportState, string) {
+	w.cfg.Answer = func(context.Context, simulate.Task) (cordon.ReportState, string) {
 		thinking <- struct{}{}
 		<-proceed
 		return cordon.ReportSucceeded, ""
@@ -336,5 +342,65 @@ func TestEnrolmentRefused(t *testing.T) {
 	w.cfg.Token = "another token"
 	if _, err := simulate.Enrol(t.Context(), w.cfg, 3); err == nil || !strings.Contains(err.Error(), "enrolment token") {
 		t.Errorf("a wrong token: %v", err)
+	}
+}
+
+// What a machine says before the end is seen, and that it does not begin leaves
+// time for a cancellation.
+func TestUnderWayAndUnread(t *testing.T) {
+	w := newWorld(t)
+	finish := make(chan struct{})
+	w.cfg.Answer = func(_ context.Context, o simulate.Task) (cordon.ReportState, string) {
+		if o.Number == 1 {
+			return simulate.Unread, ""
+		}
+		o.Begun()
+		<-finish
+		return cordon.ReportSucceeded, ""
+	}
+	f := w.fleet(2)
+	slow := w.request(f.Machines()[0], cordon.RestrictCodeExecution)
+	w.reaches(slow, func(a cordon.Action) bool { return a.Status == cordon.InProgress })
+	close(finish)
+	if a := w.ended(slow); a.Status != cordon.Succeeded {
+		t.Errorf("ended %s: %s", a.Status, a.Reason)
+	}
+	unread := w.request(f.Machines()[1], cordon.RestrictCodeExecution)
+	w.reaches(unread, func(a cordon.Action) bool { return a.Delivered != nil })
+	if a, err := w.service.Cancel(t.Context(), caller, unread, "no"); err != nil || a.Status != cordon.Pending {
+		t.Errorf("cancelled: %s, %v", a.Status, err)
+	}
+	if a := w.ended(unread); a.Status != cordon.Cancelled || !strings.Contains(a.Reason, "before the machine began") {
+		t.Errorf("ended %s: %s", a.Status, a.Reason)
+	}
+}
+
+func TestAwayAndKeys(t *testing.T) {
+	w := newWorld(t)
+	p := simulate.Plan{Seed: 7}
+	w.cfg.Key, w.cfg.Away = p.Key, func(n int) bool { return n == 1 }
+	f, err := simulate.Enrol(t.Context(), w.cfg, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { f.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	for i, id := range f.Machines() {
+		if id != cordon.IDOfKey(p.Key(i).Public().(ed25519.PublicKey)) {
+			t.Errorf("machine %d has another key", i)
+		}
+	}
+	if err := f.Wait(t.Context(), func(s simulate.Stats) bool { return s.Connected == 2 }); err != nil {
+		t.Fatal(err)
+	}
+	away := w.request(f.Machines()[1], cordon.RestrictCodeExecution)
+	for _, i := range []int{0, 2} {
+		w.ended(w.request(f.Machines()[i], cordon.RestrictCodeExecution))
+	}
+	if a, err := w.service.Cancel(t.Context(), caller, away, "no"); err != nil || a.Status != cordon.Cancelled {
+		t.Errorf("an order to a machine that is away: %+v, %v", a, err)
 	}
 }

@@ -322,7 +322,7 @@ func (w *world) enrol(t *testing.T, name, platform string, connected bool) *mach
 	m.fleet, err = simulate.Enrol(t.Context(), simulate.Config{
 		Server: w.boot.URL, Roots: w.roots, Token: w.boot.EnrollmentToken, Now: time.Now, Log: slog.New(slog.DiscardHandler),
 		Facts: func(int) cordon.Facts { return cordon.Facts{DNSName: name, OSPlatform: platform, BootID: name} },
-		Answer: func(ctx context.Context, _ cordon.Order) (cordon.ReportState, string) {
+		Answer: func(ctx context.Context, _ simulate.Task) (cordon.ReportState, string) {
 			select {
 			case <-m.release:
 			case <-ctx.Done():
