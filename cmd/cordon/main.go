@@ -26,7 +26,8 @@ type grammar struct {
 	Server serverCmd `cmd:"" help:"Run the server, or check its configuration."`
 	Agent  agentCmd  `cmd:"" help:"Run the agent on this machine, or talk to the one that runs."`
 	cli.Verbs
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Simulate simulateCmd `cmd:"" help:"Run a server with simulated machines, to test programs against."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 func main() {

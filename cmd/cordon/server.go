@@ -100,7 +100,11 @@ func (c serverRun) Run(ctx context.Context, env *cli.Env) error {
 	if err := s.open(ctx); err != nil {
 		return errors.Join(err, s.close())
 	}
-	return errors.Join(s.serve(ctx), s.close())
+	listener, err := s.listen()
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	return errors.Join(s.serve(ctx, listener), s.close())
 }
 
 // server is the running server: its parts, wired.
@@ -108,6 +112,9 @@ type server struct {
 	dir string
 	cfg config.Server
 	log *slog.Logger
+	// What a simulation has otherwise, see cordon.Service.
+	grace    time.Duration
+	supports func(cordon.Facts, cordon.ActionType) error
 
 	store   cordon.Store
 	closers []func() error
@@ -117,6 +124,7 @@ type server struct {
 	metrics *metrics.Metrics
 	limits  *limits
 	public  http.Handler
+	login   oauth.Config
 	cert    keys.Source
 }
 
@@ -149,15 +157,16 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	s.service = &cordon.Service{
-		Store: s.store, Nudge: s.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: s.cfg.ActionTTL.Duration,
+		Store: s.store, Nudge: s.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: s.cfg.ActionTTL.Duration, Grace: s.grace, Supports: s.supports,
 		Seal: func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
 	}
 	if s.limits, err = openLimits(ctx, s.cfg, s.store, tenant, s.log); err != nil {
 		return err
 	}
-	login, err := oauth.New(oauth.Config{
+	s.login = oauth.Config{
 		Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log,
-	})
+	}
+	login, err := oauth.New(s.login)
 	if err != nil {
 		return err
 	}
@@ -288,14 +297,19 @@ const (
 	stopWithin    = 20 * time.Second
 )
 
-func (s *server) serve(ctx context.Context) error {
+// listen takes the address, so that clients can connect from now on.
+func (s *server) listen() (net.Listener, error) {
 	listener, err := net.Listen("tcp", s.cfg.Listen)
 	if err != nil {
-		return &cli.Error{Code: cli.ExitUnavailable, Message: err.Error(), Hint: "choose another address with --listen"}
+		return nil, &cli.Error{Code: cli.ExitUnavailable, Message: err.Error(), Hint: "choose another address with --listen"}
 	}
 	if err := bootstrap.SetURL(s.dir, s.url(listener)); err != nil {
-		return errors.Join(err, listener.Close())
+		return nil, errors.Join(err, listener.Close())
 	}
+	return listener, nil
+}
+
+func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	ctx, cancel := context.WithCancel(ctx)
