@@ -49,13 +49,19 @@ var kinds = []kind{
 	{"azidentity, address configured", azidentityAt(own, true, own, "https://api.securitycenter.microsoft.com/.default")},
 	{"azidentity, address configured and verified", azidentityAt(own, false, own, "https://api.security.microsoft.com/.default")},
 	{"azidentity, built-in names", azidentityAt("", false, "https://api.securitycenter.microsoft.com", "https://api.securitycenter.windows.com/.default")},
+	{"azidentity, a region's name", azidentityAt("", false, "https://us.api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
+	{"azidentity, the government's cloud", azidentityAt(cloud.AzureGovernment.ActiveDirectoryAuthorityHost, false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
 	{"oauth2, style detected", oauth2At(own, "/oauth2/v2.0/token", oauth2.AuthStyleAutoDetect, own, "https://securitycenter.onmicrosoft.com/windowsatpservice/.default")},
 	{"oauth2, secret in the form, built-in names", oauth2At("", "", oauth2.AuthStyleInParams, "https://api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
 	{"oauth2, secret in the header, built-in names", oauth2At("", "", oauth2.AuthStyleInHeader, "https://api.securitycenter.windows.com", "https://api.securitycenter.microsoft.com//.default")},
+	{"oauth2, the government's names", oauth2At("https://login.microsoftonline.us", "/oauth2/v2.0/token", oauth2.AuthStyleAutoDetect, "https://api-gcc.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
 	{"oauth2, version 1", oauth2At("https://login.windows.net", "/oauth2/token", oauth2.AuthStyleAutoDetect, "https://api.securitycenter.windows.com", "")},
 	{"msal-node, address configured and known", msalNodeAt("@azure/msal-node", own, true, own, "https://api.securitycenter.microsoft.com/.default")},
 	{"msal-node, address configured", msalNodeAt("@azure/msal-node", own, false, own, "https://api.securitycenter.microsoft.com/.default")},
 	{"msal-node, built-in names", msalNodeAt("@azure/msal-node", "https://login.microsoftonline.com", false, "https://api.securitycenter.microsoft.com", "https://api.security.microsoft.com/.default")},
+	{"msal-node, the government's cloud", msalNodeAt("@azure/msal-node", "https://login.microsoftonline.us", false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node, a region's name", msalNodeAt("@azure/msal-node", "https://login.microsoftonline.com", false, "https://eu.api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node 3, the government's cloud", msalNodeAt("msal-node-3", "https://login.microsoftonline.us", false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
 	{"msal-node 3, address configured and known", msalNodeAt("msal-node-3", own, true, own, "https://api.securitycenter.microsoft.com/.default")},
 	{"msal-node 3, address configured", msalNodeAt("msal-node-3", own, false, own, "https://api.securitycenter.microsoft.com/.default")},
 	{"msal-node 3, built-in names", msalNodeAt("msal-node-3", "https://login.microsoftonline.com", false, "https://api.security.microsoft.com", "https://securitycenter.onmicrosoft.com/windowsatpservice/.default")},
@@ -158,7 +164,10 @@ func (w *world) startNode(t *testing.T, library string) func(call any) (answer, 
 	}
 	node := exec.Command("node", "caller.mjs", library)
 	node.Dir = filepath.Join(os.Getenv(insideVar), "node")
-	node.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+w.boot.CAFile)
+	if err := os.WriteFile(w.file("cas.pem"), w.cas, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	node.Env = append(os.Environ(), "NODE_EXTRA_CA_CERTS="+w.file("cas.pem"))
 	var errs strings.Builder
 	node.Stderr = &errs
 	stdin, err1 := node.StdinPipe()

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,7 +38,13 @@ const ownName = "cordon.example.org"
 var builtInNames = []string{
 	"login.microsoftonline.com", "login.windows.net",
 	"api.securitycenter.microsoft.com", "api.securitycenter.windows.com", "api.security.microsoft.com",
+	"us.api.security.microsoft.com", "eu.api.security.microsoft.com", "api-us.securitycenter.microsoft.com",
+	"login.microsoftonline.us",
 }
+
+// certifiedNames are built in too. For these the server has a certificate of
+// another CA than its own.
+var certifiedNames = []string{"api-gcc.securitycenter.microsoft.us", "api-gov.securitycenter.microsoft.us"}
 
 // What the process that prepares the tests tells the one that runs them.
 const (
@@ -127,7 +134,7 @@ func furnish() error {
 		return fmt.Errorf("switch on the loopback device: %w", err)
 	}
 	hosts := filepath.Join(os.Getenv(insideVar), "hosts")
-	line := strings.Join(append([]string{"127.0.0.1 localhost", ownName}, builtInNames...), " ")
+	line := strings.Join(slices.Concat([]string{"127.0.0.1 localhost", ownName}, builtInNames, certifiedNames), " ")
 	if err := os.WriteFile(hosts, []byte(line+"\n"), 0o644); err != nil {
 		return err
 	}
@@ -144,6 +151,7 @@ type world struct {
 	dir   string
 	addr  string // of the server
 	roots *x509.CertPool
+	cas   []byte // the same, PEM
 	boot  struct{ URL, CAFile, TenantID, EnrollmentToken string }
 	http  *http.Client                              // knows the server's CA
 	nodes map[string]func(call any) (answer, error) // see startNode
@@ -167,6 +175,7 @@ func newWorld(t *testing.T) *world {
 		t.Skip(unable)
 	}
 	w := &world{T: t, dir: t.TempDir(), addr: "127.0.0.1:" + port, nodes: make(map[string]func(any) (answer, error))}
+	w.makeCertificate()
 	w.startServer()()
 	w.makeApplications()
 	w.startServer()
@@ -178,6 +187,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) startServer() (stop func()) {
 	w.Helper()
 	config := fmt.Sprintf("listen = %q\nmetrics_listen = \"off\"\ntls_names = [%q, \"%s\"]\n", w.addr, ownName, strings.Join(builtInNames, `", "`))
+	config += fmt.Sprintf("[[certificate]]\ncert = %q\nkey = %q\n", w.file("gov.crt"), w.file("gov.key"))
 	if w.hurried.id != "" {
 		config += fmt.Sprintf("[[limit]]\napplication = %q\nper_hour = %d\n", w.hurried.id, hurriedLimit)
 	}
@@ -217,12 +227,15 @@ func (w *world) ready(data string) bool {
 		if err != nil || json.Unmarshal(text, &w.boot) != nil || w.boot.URL == "" {
 			return false
 		}
-		pem, err := os.ReadFile(w.boot.CAFile)
-		if err != nil {
-			return false
+		w.roots, w.cas = x509.NewCertPool(), nil
+		for _, name := range []string{w.boot.CAFile, w.file("other-ca.crt")} {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				return false
+			}
+			w.roots.AppendCertsFromPEM(text)
+			w.cas = append(w.cas, text...)
 		}
-		w.roots = x509.NewCertPool()
-		w.roots.AppendCertsFromPEM(pem)
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.roots}, ForceAttemptHTTP2: true}
 		w.Cleanup(transport.CloseIdleConnections)
 		w.http = &http.Client{Transport: transport, Timeout: 20 * time.Second}
