@@ -73,8 +73,8 @@ func (c simulateCmd) check() error {
 		return &cli.Error{Code: cli.ExitUsage, Message: fmt.Sprintf(format, args...), Hint: hint}
 	}
 	switch {
-	case c.Machines < 0 || c.Machines > 100_000:
-		return wrong("", "--machines has to be from 0 to 100000")
+	case c.Machines < 0 || c.Machines > 10_000:
+		return wrong("", "--machines has to be from 0 to 10000")
 	case c.Fail+c.Silent > 1:
 		return wrong("", "--fail and --silent are more than all orders together")
 	case c.For < 0:
@@ -184,6 +184,9 @@ func (c simulateCmd) standIn(ctx context.Context, f fleet) (err error) {
 	return err
 }
 
+// sayAfter is how long to wait for all machines before saying how many there are.
+const sayAfter = 10 * time.Second
+
 // fleet is the machines on their way to a server.
 type fleet struct {
 	plan                  simulate.Plan
@@ -200,19 +203,16 @@ func (f fleet) run(ctx context.Context, ready func() error) error {
 	if err != nil {
 		return err
 	}
-	ended := func(err error) error {
-		if ctx.Err() != nil { // this is how it is meant to end
-			return nil
-		}
-		return err
-	}
 	away := f.plan.Away()
 	machines, err := simulate.Enrol(ctx, simulate.Config{
 		Server: f.server, Roots: roots, Token: f.token, Now: time.Now, Log: f.log,
 		Key: f.plan.Key, Facts: f.plan.Facts(version()), Away: away, Answer: f.plan.Answer,
 	}, f.plan.Len())
+	if ctx.Err() != nil { // this is how it is meant to end
+		return nil
+	}
 	if err != nil {
-		return ended(&cli.Error{Code: cli.ExitUnavailable, Message: err.Error(), Hint: "check the server's address, its CA file and the enrolment token"})
+		return &cli.Error{Code: cli.ExitUnavailable, Message: err.Error(), Hint: "check the server's address, its CA file and the enrolment token"}
 	}
 	running, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
@@ -225,8 +225,17 @@ func (f fleet) run(ctx context.Context, ready func() error) error {
 			present++
 		}
 	}
-	if err := machines.Wait(ctx, func(s simulate.Stats) bool { return s.Connected == present }); err != nil {
-		return ended(err)
+	for { // a machine that cannot connect tries again, for as long as it takes
+		waiting, done := context.WithTimeout(ctx, sayAfter)
+		err := machines.Wait(waiting, func(s simulate.Stats) bool { return s.Connected == present })
+		done()
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		_, _ = fmt.Fprintf(f.env.Stderr, "%d of %d machines are connected\n", machines.Stats().Connected, present)
 	}
 	_, _ = fmt.Fprintf(f.env.Stderr, "%d machines at %s, %d of them connected: %d with a role, and %s\n",
 		f.plan.Len(), f.server, present, len(simulate.Roles), cmp.Or(f.plan.Count(), "no others"))
