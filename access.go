@@ -39,6 +39,7 @@ type Operation []Permission
 // it, and so does what a user's token needs where that differs from an application's.
 var (
 	ReadMachines       = Operation{MachineReadAll, MachineReadWriteAll}
+	LabelMachines      = Operation{MachineReadWriteAll}
 	RestrictAction     = Operation{MachineRestrict}
 	IsolateAction      = Operation{MachineIsolate}
 	ScanAction         = Operation{MachineScan}

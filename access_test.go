@@ -62,7 +62,7 @@ func TestAllPermissions(t *testing.T) {
 }
 
 var allOperations = map[string]cordon.Operation{
-	"read machines": cordon.ReadMachines, "restrict": cordon.RestrictAction, "isolate": cordon.IsolateAction, "scan": cordon.ScanAction,
+	"read machines": cordon.ReadMachines, "label machines": cordon.LabelMachines, "restrict": cordon.RestrictAction, "isolate": cordon.IsolateAction, "scan": cordon.ScanAction,
 	"collect": cordon.CollectAction, "quarantine": cordon.QuarantineAction, "offboard": cordon.OffboardAction, "respond live": cordon.LiveResponseAction,
 	"investigate": cordon.InvestigateAction, "cancel": cordon.CancelAction, "read a package": cordon.ReadPackage,
 	"read a live response": cordon.ReadLiveResponse, "read alerts": cordon.ReadAlerts,

@@ -51,6 +51,8 @@ const (
 	CodeVersionUnsupport   Code = "VersionUnsupported"  // the machine's agent is too old for this
 	CodeMissingPermission  Code = "MissingPermission"   // the caller lacks every permission that would allow this
 	CodeEnrollmentRefused  Code = "EnrollmentRefused"   // the enrolment token is unknown or revoked
+	CodeInvalidAddress     Code = "InvalidAddress"      // what should be an IP address is none
+	CodeBatchTooLarge      Code = "BatchTooLarge"       // one request is about too many things
 	CodeUnverifiedEvidence Code = "UnverifiedEvidence"  // a signature or the identity behind it does not hold
 )
 

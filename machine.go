@@ -56,6 +56,7 @@ type Machine struct {
 	Generation uint64
 	// Observed is what the machine last said of itself, signed or at connect.
 	Observed Observed
+	Labels
 }
 
 // Facts are what a machine reports of itself.

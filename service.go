@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -174,6 +175,75 @@ func (s *Service) Machines(ctx context.Context, c Caller, q Query) ([]Machine, i
 		return nil, 0, err
 	}
 	return s.Store.Machines(ctx, q)
+}
+
+// MachinesSeen returns the machines that had an IP address around a time: those
+// of which a [Sighting] is no further from it than [SightingWindow], first who
+// was last seen with it. A time to come counts as now, for there are clients
+// that send their local time as if it were UTC. The error is of kind Invalid if
+// address is none, or if the time is longer ago than [SightingAge].
+func (s *Service) MachinesSeen(ctx context.Context, c Caller, address string, at time.Time) ([]Machine, error) {
+	if err := c.Authorize(ReadMachines); err != nil {
+		return nil, err
+	}
+	canonical, ok := ParseAddress(address)
+	if !ok {
+		return nil, Errorf(Invalid, CodeInvalidAddress, "IP address %.64s is invalid.", address)
+	}
+	now := s.now()
+	if now.Sub(at) > SightingAge {
+		return nil, Errorf(Invalid, CodeInvalidInput, "Invalid input timestamp: %s is more than 30 days ago.", at.UTC().Format(time.RFC3339))
+	}
+	if at.After(now) {
+		at = now
+	}
+	return s.Store.MachinesByAddress(ctx, canonical, at.Add(-SightingWindow), at.Add(SightingWindow), MaxTop)
+}
+
+// Label changes the labels of a machine that [Service.Find] returned.
+func (s *Service) Label(ctx context.Context, c Caller, m MachineID, u LabelUpdate) (Machine, error) {
+	changed, err := s.label(ctx, c, []MachineID{m}, u)
+	if err != nil {
+		return Machine{}, err
+	}
+	return changed[0], nil
+}
+
+// LabelAll changes the labels of up to [MaxLabelBatch] machines, each named as
+// for [Service.Find]: of all of them, or of none.
+func (s *Service) LabelAll(ctx context.Context, c Caller, refs []string, u LabelUpdate) ([]Machine, error) {
+	if err := c.Authorize(LabelMachines); err != nil {
+		return nil, err
+	}
+	if len(refs) > MaxLabelBatch {
+		return nil, Errorf(Invalid, CodeBatchTooLarge, "Maximum batch size exceeded. Received: %d, allowed: %d.", len(refs), MaxLabelBatch)
+	}
+	var ids []MachineID
+	for _, ref := range refs {
+		m, err := s.Find(ctx, c, LabelMachines, ref)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(ids, m.ID) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return s.label(ctx, c, ids, u)
+}
+
+func (s *Service) label(ctx context.Context, c Caller, ids []MachineID, u LabelUpdate) ([]Machine, error) {
+	if err := c.Authorize(LabelMachines); err != nil {
+		return nil, err
+	}
+	now := s.now()
+	return s.Store.ChangeLabels(ctx, ids, func(m Machine) (Labels, []AuditEntry, error) {
+		after, err := m.Labels.Apply(u)
+		detail := m.Labels.difference(after)
+		if err != nil || detail == "" {
+			return after, nil, err
+		}
+		return after, []AuditEntry{{At: now, Kind: AuditLabelled, Machine: m.ID, Actor: c.ID, Detail: detail}}, nil
+	})
 }
 
 // Evidence returns an action's audit entries, with the signed order and the

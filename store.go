@@ -32,6 +32,7 @@ const (
 	AuditReport    AuditKind = "report"    // its machine reported
 	AuditEnded     AuditKind = "ended"     // it ended without a report
 	AuditEnrolled  AuditKind = "enrolled"  // a machine was enrolled
+	AuditLabelled  AuditKind = "labelled"  // somebody changed a machine's labels
 )
 
 // AuditEntry is one line of the audit log. It is written in the transaction of
@@ -53,6 +54,9 @@ type AuditEntry struct {
 // be pure: a store may call it more than once. If it returns an error nothing
 // is written and the error is returned as it is.
 type ActionChange func(Action) (Action, []AuditEntry, error)
+
+// LabelChange is [ActionChange] for the labels of a machine.
+type LabelChange func(Machine) (Labels, []AuditEntry, error)
 
 // Store keeps everything that must survive. All methods are safe for concurrent
 // use, and what they have acknowledged by returning nil is durable. Unless a
@@ -79,7 +83,8 @@ type Store interface {
 	ExpiredActions(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]ActionID, error)
 
 	// EnrolMachine stores a new machine, or refreshes the facts of a known one
-	// with the same id, and audits it. It reports whether it was new.
+	// with the same id, and audits it. It reports whether it was new. A new
+	// machine has no tags and the normal value, whatever m says.
 	EnrolMachine(ctx context.Context, m Machine) (created bool, err error)
 	// Machine returns one machine or an error of kind NotFound.
 	Machine(ctx context.Context, id MachineID) (Machine, error)
@@ -89,6 +94,14 @@ type Store interface {
 	MachinesByName(ctx context.Context, name string, limit int) ([]Machine, error)
 	// Machines lists machines, in the order of their ids unless q orders otherwise.
 	Machines(ctx context.Context, q Query) ([]Machine, int, error)
+	// MachinesByAddress returns up to limit machines of which a [Sighting] says that
+	// they had an address, as [ParseAddress] returns it, at some moment between two
+	// times; first who was last seen with it, then in the order of their ids.
+	MachinesByAddress(ctx context.Context, address string, from, to time.Time, limit int) ([]Machine, error)
+	// ChangeLabels changes the labels of machines, of all or, if one of them is
+	// not known (an error of kind NotFound) or its change fails, of none. It returns
+	// the machines after it, in the order of ids. No id may be there twice.
+	ChangeLabels(ctx context.Context, ids []MachineID, change LabelChange) ([]Machine, error)
 	// MachineSaid stores what a machine said at a connect or in a report: its
 	// facts (nil: unchanged), what it observed, and when. The machine's generation
 	// never shrinks and is at least o.Generation.

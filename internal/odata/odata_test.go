@@ -81,7 +81,7 @@ func TestCaptured(t *testing.T) {
 		{"docs, health", "$filter=healthStatus+ne+'Active'", odata.Machines, cordon.Query{Filter: compare("healthStatus", cordon.Ne, "Active")}},
 		{"docs, a date without time", "$filter=lastSeen gt 2018-08-01Z", odata.Machines, cordon.Query{Filter: compare("lastSeen", cordon.Gt, date("2018-08-01T00:00:00Z"))}},
 		{"docs, startswith", "$filter=startswith(computerDnsName,'mymachine')", odata.Machines, cordon.Query{Filter: match("computerDnsName", cordon.StartsWith, "mymachine")}},
-		{"docs, tag", "$filter=machineTags/any(tag: tag eq 'ExampleTag')", odata.Machines, cordon.Query{Filter: cordon.Any{Field: "machineTags", X: eq(cordon.ElementField, "ExampleTag")}}},
+		{"docs, tag", "$filter=machineTags/any(tag: tag eq 'ExampleTag')", odata.Machines, cordon.Query{Filter: cordon.Any{Field: "machineTags", X: eq(cordon.ElementField, "exampletag")}}},
 		{"plain parameters", "tag=x&useStartsWithFilter=true&$top=1&filter=nonsense((&api-version=1.0&100=%zz", odata.Machines, cordon.Query{Top: 1, HasTop: true}},
 	}
 	for _, tt := range tests {
@@ -138,9 +138,9 @@ func TestFilter(t *testing.T) {
 		{"MachineTags / Any ( )", cordon.Any{Field: "machineTags"}},
 		{"not machineTags/any()", not(cordon.Any{Field: "machineTags"})},
 		{"machineTags/any(t:T eq 'a' or startswith(t,'B'))and id eq 'c'", and(
-			cordon.Any{Field: "machineTags", X: or(eq(cordon.ElementField, "a"), match(cordon.ElementField, cordon.StartsWith, "B"))},
+			cordon.Any{Field: "machineTags", X: or(eq(cordon.ElementField, "a"), match(cordon.ElementField, cordon.StartsWith, "b"))},
 			eq("id", "c"))},
-		{"machineTags/any(id: not (id in ('a','B')))", cordon.Any{Field: "machineTags", X: not(cordon.In{Field: cordon.ElementField, Values: []cordon.Value{"a", "B"}})}},
+		{"machineTags/any(id: not (id in ('a','B')))", cordon.Any{Field: "machineTags", X: not(cordon.In{Field: cordon.ElementField, Values: []cordon.Value{"a", "b"}})}},
 
 		// Strings: exact, except for ids and names of machines.
 		{"healthStatus eq 'ACTIVE'", eq("healthStatus", "ACTIVE")},

@@ -54,7 +54,7 @@ var Machines = cordon.NewSchema(
 	cordon.FieldInfo{Name: cordon.FieldExposureLevel, Type: cordon.TypeString, Filterable: true, Nullable: true},
 	cordon.FieldInfo{Name: "isAadJoined", Type: cordon.TypeBool},
 	cordon.FieldInfo{Name: cordon.FieldDeviceID, Type: cordon.TypeString, Filterable: true, Fold: true, Nullable: true},
-	cordon.FieldInfo{Name: cordon.FieldTags, Type: cordon.TypeStringList, Filterable: true},
+	cordon.FieldInfo{Name: cordon.FieldTags, Type: cordon.TypeStringList, Filterable: true, Fold: true},
 	cordon.FieldInfo{Name: cordon.FieldOnboardingStatus, Type: cordon.TypeString, Filterable: true},
 	cordon.FieldInfo{Name: "osArchitecture", Type: cordon.TypeString, Nullable: true},
 	cordon.FieldInfo{Name: "managedBy", Type: cordon.TypeString, Nullable: true},

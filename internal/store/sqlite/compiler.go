@@ -254,15 +254,20 @@ func (c *compiler) where(f field, ok bool, condition string, args ...any) {
 	c.write(")")
 }
 
-// any writes a condition on a list. The only list is that of a machine's tags,
-// and no machine has any yet, so that it does not hold.
+// any writes a condition on the elements of a list.
 func (c *compiler) any(e cordon.Any) error {
 	f, err := c.field(e.Field)
 	if err == nil && f.typ != cordon.TypeStringList {
 		err = cordon.Errorf(cordon.Invalid, cordon.CodeInvalidQuery, "The property %s is not a list", e.Field)
 	}
-	if err == nil {
-		c.write(no)
+	if err != nil {
+		return err
 	}
-	return err
+	element := compiler{fields: map[cordon.Field]field{cordon.ElementField: {typ: cordon.TypeString, sql: f.element}}}
+	if err := element.condition(e.X); err != nil {
+		return err
+	}
+	before, behind, _ := strings.Cut(f.sql, "$")
+	c.write(before+element.sql.String()+behind, element.args...)
+	return nil
 }

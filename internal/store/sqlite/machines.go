@@ -17,17 +17,20 @@ const generation = "max(m.generation, coalesce((SELECT max(generation) FROM acti
 
 // machineColumns are what machineOf reads from machineTables.
 const (
-	machineColumns = "m.id, m.device_id, m.last_seen, " + generation + ", d.key, d.first_seen, d.facts, d.observed"
+	machineColumns = "m.id, m.device_id, m.last_seen, " + generation + ", m.device_value, d.key, d.first_seen, d.facts, d.observed, d.tags"
 	machineTables  = "machines m JOIN machine_details d ON d.machine = m.id"
 )
 
 func machineOf(r *row) cordon.Machine {
 	m := cordon.Machine{
 		ID: machineID(r.blob()), DeviceID: r.text(), LastSeen: r.time(), Generation: uint64(r.number()),
-		Key: ed25519.PublicKey(r.blob()), FirstSeen: r.time(),
+		Labels: cordon.Labels{Value: cordon.DeviceValue(r.text())}, Key: ed25519.PublicKey(r.blob()), FirstSeen: r.time(),
 	}
 	r.document(&m.Facts)
 	r.document(&m.Observed)
+	if r.document(&m.Tags); len(m.Tags) == 0 {
+		m.Tags = nil
+	}
 	return m
 }
 
@@ -69,6 +72,9 @@ func (s *Store) EnrolMachine(ctx context.Context, m cordon.Machine) (created boo
 				_, _, err = t.exec("INSERT INTO machine_details (machine, key, first_seen, facts, observed) VALUES (?, ?, ?, ?, ?)",
 					key, []byte(m.Key), cordon.Ticks(m.FirstSeen), facts, observed)
 			}
+			if err == nil {
+				err = sight(t, key, m.Facts, m.LastSeen, m.LastSeen)
+			}
 			if err != nil {
 				return err
 			}
@@ -85,6 +91,14 @@ func said(t *tx, key []byte, f *cordon.Facts, facts string, at time.Time, g uint
 	if f == nil {
 		n, _, err := t.exec("UPDATE machines SET "+floors+" WHERE id = ?", cordon.Ticks(at), int64(g), key)
 		return n > 0, err
+	}
+	var last time.Time
+	err = t.each("SELECT last_seen FROM machines WHERE id = ?", func(r *row) { known, last = true, r.time() }, key)
+	if err != nil || !known {
+		return known, err
+	}
+	if err := sight(t, key, *f, last, at); err != nil {
+		return true, err
 	}
 	n, _, err := t.exec("UPDATE machines SET "+floors+", dns_name = ?, os_platform = ?, os_version = ?, last_ip = ? WHERE id = ?",
 		cordon.Ticks(at), int64(g), orNull(f.DNSName), orNull(f.OSPlatform), orNull(f.OSVersion), orNull(f.LastIP), key)

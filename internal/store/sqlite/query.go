@@ -22,6 +22,9 @@ type field struct {
 	null bool   // may be NULL
 	sql  string // its value, in the form in which queries see it
 	args []any  // of sql
+	// element is the value of one element of a list, whose sql is then a condition:
+	// that there is an element for which the condition at $ holds.
+	element string
 	// among, if set, writes that the field is one of some strings in a way that
 	// can be answered from an index, where sql itself cannot.
 	among func(c *compiler, values []any)
@@ -113,12 +116,12 @@ func machinesTable(now time.Time) table {
 			cordon.FieldHealthStatus: {typ: cordon.TypeString, sql: "CASE WHEN m.last_seen < ? THEN 'Inactive' ELSE 'Active' END",
 				args: []any{cordon.Ticks(now.Add(-inactiveAfter))}},
 
-			cordon.FieldDeviceValue:      {typ: cordon.TypeString, sql: "'Normal'"},
+			cordon.FieldDeviceValue:      {typ: cordon.TypeString, sql: "m.device_value"},
 			cordon.FieldExposureLevel:    {typ: cordon.TypeString, sql: "'None'"},
 			cordon.FieldRiskScore:        {typ: cordon.TypeString, sql: "'None'"},
 			cordon.FieldOnboardingStatus: {typ: cordon.TypeString, sql: "'Onboarded'"},
 			cordon.FieldGroupID:          {typ: cordon.TypeInt, sql: "CAST(0 AS INTEGER)"}, // a bare number would order by that column
-			cordon.FieldTags:             {typ: cordon.TypeStringList},                     // always empty
+			cordon.FieldTags:             {typ: cordon.TypeStringList, sql: "m.id IN (SELECT t.machine FROM machine_tags t WHERE $)", element: "t.tag"},
 		},
 	}
 }

@@ -35,6 +35,10 @@ func MachineRow(m cordon.Machine, now time.Time) func(cordon.Field) cordon.Value
 		}
 		return s
 	}
+	tags := []string{}
+	for _, tag := range m.Tags {
+		tags = append(tags, cordon.Fold(tag))
+	}
 	health := "Active"
 	if now.Sub(m.LastSeen) > 7*24*time.Hour {
 		health = "Inactive"
@@ -43,8 +47,8 @@ func MachineRow(m cordon.Machine, now time.Time) func(cordon.Field) cordon.Value
 		cordon.FieldID: cordon.Fold(string(m.ID)), cordon.FieldDNSName: orNull(cordon.Fold(m.Facts.DNSName)),
 		cordon.FieldVersion: orNull(m.Facts.OSVersion), cordon.FieldDeviceID: orNull(cordon.Fold(m.DeviceID)), cordon.FieldLastSeen: m.LastSeen,
 		cordon.FieldLastIP: orNull(m.Facts.LastIP), cordon.FieldOSPlatform: orNull(m.Facts.OSPlatform), cordon.FieldHealthStatus: health,
-		cordon.FieldDeviceValue: "Normal", cordon.FieldExposureLevel: "None", cordon.FieldRiskScore: "None",
-		cordon.FieldOnboardingStatus: "Onboarded", cordon.FieldGroupID: int64(0), cordon.FieldTags: []string{},
+		cordon.FieldDeviceValue: string(m.Value), cordon.FieldExposureLevel: "None", cordon.FieldRiskScore: "None",
+		cordon.FieldOnboardingStatus: "Onboarded", cordon.FieldGroupID: int64(0), cordon.FieldTags: tags,
 	}
 	return func(f cordon.Field) cordon.Value { return row[f] }
 }
@@ -101,6 +105,17 @@ func populate(t *testing.T, s cordon.Store) []cordon.Machine {
 			if err := s.MachineSaid(t.Context(), m.ID, nil, m.Observed, m.LastSeen); err != nil {
 				t.Fatal(err)
 			}
+		}
+		m.Value = []cordon.DeviceValue{cordon.LowValue, cordon.NormalValue, cordon.HighValue}[r.IntN(3)]
+		for range r.IntN(4) {
+			m.Tags = append(m.Tags, strings.TrimSpace(text())+"-")
+		}
+		m.Tags, _ = cordon.NormalizeTags(m.Tags)
+		labels := m.Labels
+		if _, err := s.ChangeLabels(t.Context(), []cordon.MachineID{m.ID}, func(cordon.Machine) (cordon.Labels, []cordon.AuditEntry, error) {
+			return labels, nil, nil
+		}); err != nil {
+			t.Fatal(err)
 		}
 		all = append(all, m)
 	}
@@ -266,6 +281,18 @@ func (d drawer) query(t *rapid.T) cordon.Query {
 	return q
 }
 
+// elements draws conditions on the elements of a list.
+func (d drawer) elements(f cordon.FieldInfo) drawer {
+	e := cordon.FieldInfo{Name: cordon.ElementField, Type: cordon.TypeString, Fold: f.Fold}
+	values := []cordon.Value{""}
+	for _, list := range d.values[f.Name] {
+		for _, s := range list.([]string) {
+			values = append(values, s)
+		}
+	}
+	return drawer{fields: []cordon.FieldInfo{e}, values: map[cordon.Field][]cordon.Value{e.Name: values}}
+}
+
 func (d drawer) field(t *rapid.T) cordon.FieldInfo {
 	return rapid.SampledFrom(d.fields).Draw(t, "field")
 }
@@ -320,7 +347,10 @@ func (d drawer) condition(t *rapid.T, depth int) cordon.Expr {
 	f := d.field(t)
 	switch {
 	case f.Type == cordon.TypeStringList:
-		return cordon.Any{Field: f.Name, X: rapid.SampledFrom([]cordon.Expr{nil, cordon.Compare{Field: cordon.ElementField, Op: cordon.Ne, Value: "a"}}).Draw(t, "element")}
+		if kind == 0 {
+			return cordon.Any{Field: f.Name}
+		}
+		return cordon.Any{Field: f.Name, X: d.elements(f).condition(t, min(depth, 1))}
 	case kind < 3:
 		return cordon.Compare{Field: f.Name, Op: cordon.Op(rapid.IntRange(0, 5).Draw(t, "op")), Value: d.value(t, f)}
 	case kind == 3:

@@ -55,6 +55,9 @@ func Run(t *testing.T, open Open) {
 		{"MachinesByName", testMachinesByName},
 		{"MachineSaid", testMachineSaid},
 		{"TouchMachines", testTouch},
+		{"ChangeLabels", testLabels},
+		{"MachinesByAddress", testAddresses},
+		{"AddressesRandom", testAddressesRandom},
 		{"Audit", testAudit},
 		{"Applications", testApplications},
 		{"Settings", testSettings},
@@ -84,6 +87,7 @@ func Machine(seed, dnsName string) cordon.Machine {
 	key := ed25519.NewKeyFromSeed(sum[:]).Public().(ed25519.PublicKey)
 	return cordon.Machine{
 		ID: cordon.IDOfKey(key), DeviceID: cordon.DeviceIDOfKey(key), Key: key, FirstSeen: Noon, LastSeen: Noon,
+		Labels: cordon.Labels{Value: cordon.NormalValue},
 		Facts: cordon.Facts{
 			DNSName: dnsName, OSPlatform: "Debian", OSVersion: "12", OSBuild: 19045, Kernel: "6.1.0", Processor: "x64", Architecture: "64-bit",
 			AgentVersion: "1.2.3", BootID: "0a1b", LastIP: "10.1.2.3",

@@ -35,6 +35,7 @@ type Store struct {
 	mu       sync.Mutex
 	actions  []cordon.Action // in the order of their creation
 	machines map[cordon.MachineID]cordon.Machine
+	seen     map[cordon.MachineID][]cordon.Sighting
 	audit    []cordon.AuditEntry
 	apps     map[string]cordon.Application
 	settings map[string][]byte
@@ -173,19 +174,77 @@ func (s *Store) ExpiredActions(_ context.Context, now time.Time, grace time.Dura
 func (s *Store) EnrolMachine(_ context.Context, m cordon.Machine) (created bool, err error) {
 	err = s.change("EnrolMachine", func() error {
 		if s.machines == nil {
-			s.machines = make(map[cordon.MachineID]cordon.Machine)
+			s.machines, s.seen = make(map[cordon.MachineID]cordon.Machine), make(map[cordon.MachineID][]cordon.Sighting)
 		}
 		known, ok := s.machines[m.ID]
 		created = !ok
+		m.Labels = cordon.Labels{Value: cordon.NormalValue}
 		if ok {
+			s.sight(known, m.Facts, m.LastSeen)
 			known.Facts, known.LastSeen = m.Facts, m.LastSeen
 			m = known
+		} else {
+			s.sight(m, m.Facts, m.LastSeen)
 		}
 		s.machines[m.ID] = m
 		s.log(cordon.AuditEntry{At: m.LastSeen, Kind: cordon.AuditEnrolled, Machine: m.ID, Actor: string(m.ID)})
 		return nil
 	})
 	return created, err
+}
+
+// sight keeps which addresses a machine has, by what it says at a time.
+func (s *Store) sight(before cordon.Machine, f cordon.Facts, at time.Time) {
+	s.seen[before.ID] = cordon.NextSightings(s.seen[before.ID], f.Addresses(), before.LastSeen, at)
+}
+
+// MachinesByAddress implements [cordon.Store].
+func (s *Store) MachinesByAddress(_ context.Context, address string, from, to time.Time, limit int) ([]cordon.Machine, error) {
+	until := make(map[cordon.MachineID]time.Time)
+	found := s.machinesWhere(func(m cordon.Machine) bool {
+		for _, sighting := range s.seen[m.ID] {
+			if t := sighting.Until(m.LastSeen); sighting.Seen(address, m.LastSeen, from, to) && t.After(until[m.ID]) {
+				until[m.ID] = t
+			}
+		}
+		_, ok := until[m.ID]
+		return ok
+	})
+	slices.SortStableFunc(found, func(a, b cordon.Machine) int { return until[b.ID].Compare(until[a.ID]) })
+	return found[:min(limit, len(found))], nil
+}
+
+// ChangeLabels implements [cordon.Store].
+func (s *Store) ChangeLabels(_ context.Context, ids []cordon.MachineID, change cordon.LabelChange) (changed []cordon.Machine, err error) {
+	err = s.change("ChangeLabels", func() error {
+		var log []cordon.AuditEntry
+		for _, id := range ids {
+			m, ok := s.machines[id]
+			if !ok {
+				return cordon.Errorf(cordon.NotFound, "", "Machine %s was not found", id)
+			}
+			labels, entries, err := change(cloneMachine(m))
+			if err != nil {
+				return err
+			}
+			m.Labels = labels
+			changed, log = append(changed, cloneMachine(m)), append(log, entries...)
+		}
+		for _, m := range changed {
+			s.machines[m.ID] = cloneMachine(m)
+		}
+		s.log(log...)
+		return nil
+	})
+	if err != nil {
+		changed = nil
+	}
+	return changed, err
+}
+
+func cloneMachine(m cordon.Machine) cordon.Machine {
+	m.Tags = slices.Clone(m.Tags)
+	return m
 }
 
 // Machine implements [cordon.Store].
@@ -218,7 +277,7 @@ func (s *Store) machinesWhere(match func(cordon.Machine) bool) (found []cordon.M
 	defer s.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(s.machines)) {
 		if m := s.machines[id]; match(m) {
-			found = append(found, m)
+			found = append(found, cloneMachine(m))
 		}
 	}
 	return found
@@ -235,6 +294,7 @@ func (s *Store) MachineSaid(_ context.Context, id cordon.MachineID, f *cordon.Fa
 			return cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "The generation %d is impossible", o.Generation)
 		}
 		if f != nil {
+			s.sight(m, *f, at)
 			m.Facts = *f
 		}
 		m.Observed, m.Generation = o, max(m.Generation, o.Generation)

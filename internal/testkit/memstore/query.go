@@ -89,17 +89,21 @@ func machineRow(m cordon.Machine, now time.Time) func(cordon.Field) cordon.Value
 				return "Inactive"
 			}
 			return "Active"
-		// What Cordon does not know is what Defender shows where it has nothing to say.
 		case cordon.FieldDeviceValue:
-			return "Normal"
+			return string(m.Value)
+		case cordon.FieldTags:
+			tags := make([]string, len(m.Tags))
+			for i, tag := range m.Tags {
+				tags[i] = cordon.Fold(tag)
+			}
+			return tags
+		// What Cordon does not know is what Defender shows where it has nothing to say.
 		case cordon.FieldExposureLevel, cordon.FieldRiskScore:
 			return "None"
 		case cordon.FieldOnboardingStatus:
 			return "Onboarded"
 		case cordon.FieldGroupID:
 			return int64(0)
-		case cordon.FieldTags:
-			return []string{}
 		}
 		return nil
 	}

@@ -55,13 +55,31 @@ CREATE INDEX audit_action ON audit (action) WHERE action IS NOT NULL;
 
 CREATE INDEX audit_action_id ON audit (action_id) WHERE action_id IS NOT NULL;
 
+CREATE TABLE machine_addresses (
+    machine    BLOB    NOT NULL REFERENCES machines (id),
+    address    TEXT    NOT NULL,
+    first_seen INTEGER NOT NULL,
+    last_seen  INTEGER,
+    PRIMARY KEY (machine, address, first_seen)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX machine_addresses_address ON machine_addresses (address);
+
 CREATE TABLE machine_details (
     machine    BLOB    NOT NULL PRIMARY KEY REFERENCES machines (id),
     key        BLOB    NOT NULL,
     first_seen INTEGER NOT NULL,
     facts      TEXT    NOT NULL,     -- JSON
     observed   TEXT    NOT NULL      -- JSON
-) STRICT;
+, tags TEXT NOT NULL DEFAULT '[]') STRICT;
+
+CREATE TABLE machine_tags (
+    tag     TEXT NOT NULL,
+    machine BLOB NOT NULL REFERENCES machines (id),
+    PRIMARY KEY (tag, machine)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX machine_tags_machine ON machine_tags (machine);
 
 CREATE TABLE machines (
     id          BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 20),
@@ -75,7 +93,7 @@ CREATE TABLE machines (
     -- was issued to it is that of its newest action, so that a new action need
     -- not write this row. Whoever deletes actions has to raise this first.
     generation  INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+, device_value TEXT NOT NULL DEFAULT 'Normal') STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX machines_device ON machines (device_id);
 
