@@ -163,3 +163,8 @@ func noAction(err error, id cordon.ActionID) error {
 func (a *api) listAlerts(c *call) ([]byte, error) {
 	return resource[struct{}]{set: "Alerts"}.collection(c, cordon.Query{}, page[struct{}]{}), nil
 }
+
+// getAlert serves GET /api/alerts/{id}: there is none.
+func (a *api) getAlert(c *call) ([]byte, error) {
+	return nil, cordon.Errorf(cordon.NotFound, "", "Alert %.64s was not found", c.args[0])
+}

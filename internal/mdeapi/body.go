@@ -21,39 +21,15 @@ const maxBody = 64 << 10
 // readBody reads the body {"Comment":"…"}, with the members that params name
 // beside it, and returns the comment. Comment may be left out or null; both mean
 // the empty string, and so does no body at all.
-//
-// Member names count with their case, as at Defender (contract 3.4), and
-// nothing is guessed: another member, a repeated one, another type, text that is
-// not UTF-8 or anything behind the object make the body incorrect. So does any
-// Content-Type but JSON, and any Content-Encoding: Defender's table of errors
-// (contract 3.2) has no status 415, and clients know what to do with
-// InvalidRequestBody. What is compressed is not looked at, so a small request
-// cannot become a big one here.
 func (c *call) readBody(params []parameter) (string, error) {
-	for _, coding := range c.Header.Values("Content-Encoding") {
-		if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
-			return "", incorrect("Its Content-Encoding is %.32q; send it as it is.", coding)
-		}
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, maxBody))
-	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-		return "", incorrect("It is longer than %d bytes.", maxBody)
-	} else if err != nil {
-		return "", incorrect("It could not be read to its end.")
-	}
 	var comment *string
 	members := map[string]any{"Comment": &comment}
 	checks := make([]func() error, len(params))
 	for i, p := range params {
 		members[p.name], checks[i] = p.value()
 	}
-	if len(bytes.TrimSpace(body)) > 0 {
-		if mediaType, _, err := mime.ParseMediaType(c.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
-			return "", incorrect("Its Content-Type must be application/json.")
-		}
-		if err := decodeObject(body, members); err != nil {
-			return "", err
-		}
+	if err := c.readMembers(members); err != nil {
+		return "", err
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -66,8 +42,39 @@ func (c *call) readBody(params []parameter) (string, error) {
 	return *comment, nil
 }
 
+// readMembers reads a body, which is a JSON object or nothing at all, into the
+// values that members point to, by name.
+//
+// Member names count with their case, as at Defender (contract 3.4), and
+// nothing is guessed: another member, a repeated one, another type, text that is
+// not UTF-8 or anything behind the object make the body incorrect. So does any
+// Content-Type but JSON, and any Content-Encoding: Defender's table of errors
+// (contract 3.2) has no status 415, and clients know what to do with
+// InvalidRequestBody. What is compressed is not looked at, so a small request
+// cannot become a big one here.
+func (c *call) readMembers(members map[string]any) error {
+	for _, coding := range c.Header.Values("Content-Encoding") {
+		if coding = strings.TrimSpace(coding); coding != "" && !strings.EqualFold(coding, "identity") {
+			return incorrect("Its Content-Encoding is %.32q; send it as it is.", coding)
+		}
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, maxBody))
+	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
+		return incorrect("It is longer than %d bytes.", maxBody)
+	} else if err != nil {
+		return incorrect("It could not be read to its end.")
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil
+	}
+	if mediaType, _, err := mime.ParseMediaType(c.Header.Get("Content-Type")); err != nil || mediaType != "application/json" {
+		return incorrect("Its Content-Type must be application/json.")
+	}
+	return decodeObject(body, members)
+}
+
 // decodeObject decodes a JSON object into the values that members point to, by
-// name. See [call.readBody] for how strict it is.
+// name. See [call.readMembers] for how strict it is.
 func decodeObject(body []byte, members map[string]any) error {
 	if !utf8.Valid(body) {
 		return incorrect("It is not valid UTF-8.")

@@ -87,9 +87,6 @@ func conditions(depth int) *rapid.Generator[cordon.Expr] {
 			}
 		}
 		field := rapid.SampledFrom(append(slices.Sorted(maps.Keys(fixed)), cordon.FieldHealthStatus, cordon.FieldOSPlatform, cordon.FieldHealthStatus)).Draw(t, "field")
-		if field == cordon.FieldTags {
-			return cordon.Any{Field: field}
-		}
 		value := rapid.SampledFrom([]cordon.Value{active, inactive, "None", "Normal", "Onboarded", "Debian", int64(0), nil}).Draw(t, "value")
 		switch rapid.IntRange(0, 2).Draw(t, "leaf") {
 		case 0:

@@ -42,14 +42,14 @@ var machine = resource[machineRow]{"Machines", []member[machineRow]{
 		return strconv.AppendInt(b, m.Facts.OSBuild, 10)
 	}},
 	{cordon.FieldHealthStatus, text((*machineRow).health)},
-	{cordon.FieldDeviceValue, same(cordon.FieldDeviceValue)},
+	{cordon.FieldDeviceValue, text(func(m *machineRow) cordon.DeviceValue { return m.Value })},
 	{cordon.FieldGroupID, same(cordon.FieldGroupID)},
 	{"rbacGroupName", literal[machineRow]("null")},
 	{cordon.FieldRiskScore, same(cordon.FieldRiskScore)},
 	{cordon.FieldExposureLevel, same(cordon.FieldExposureLevel)},
 	{"isAadJoined", literal[machineRow]("false")},
 	{cordon.FieldDeviceID, textOrNull(func(m *machineRow) string { return m.DeviceID })},
-	{cordon.FieldTags, same(cordon.FieldTags)},
+	{cordon.FieldTags, func(b []byte, m *machineRow) []byte { return appendStrings(b, m.Tags) }},
 	{cordon.FieldOnboardingStatus, same(cordon.FieldOnboardingStatus)},
 	{"osArchitecture", textOrNull(func(m *machineRow) string { return m.Facts.Architecture })},
 	{"managedBy", literal[machineRow](`"Unknown"`)}, // the values that mean something are names of Microsoft's products
@@ -62,7 +62,7 @@ var machine = resource[machineRow]{"Machines", []member[machineRow]{
 func same(f cordon.Field) func([]byte, *machineRow) []byte {
 	json, err := json.Marshal(fixed[f])
 	if err != nil {
-		panic(err) // strings, numbers and lists of strings
+		panic(err) // strings and numbers
 	}
 	return literal[machineRow](string(json))
 }
@@ -72,6 +72,17 @@ func (m *machineRow) health() string {
 		return inactive
 	}
 	return active
+}
+
+func appendStrings(b []byte, list []string) []byte {
+	b = append(b, '[')
+	for i, s := range list {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, s)
+	}
+	return append(b, ']')
 }
 
 func appendInterfaces(b []byte, interfaces []cordon.Interface) []byte {
@@ -95,19 +106,33 @@ func appendInterfaces(b []byte, interfaces []cordon.Interface) []byte {
 
 // listMachines serves GET /api/machines. No machine at all is an empty list,
 // not the 404 of Microsoft's documentation: clients rely on it (contract 14.9).
-func (a *api) listMachines(c *call) ([]byte, error) {
+func (a *api) listMachines(c *call) ([]byte, error) { return a.machinesWhere(c, nil) }
+
+// machinesWhere answers a query about the machines for which a condition holds.
+func (a *api) machinesWhere(c *call, condition cordon.Expr) ([]byte, error) {
 	now := a.Now()
 	q, found, err := read(c, odata.Machines, func(ctx context.Context, caller cordon.Caller, q cordon.Query) ([]cordon.Machine, int, error) {
-		return a.Service.Machines(ctx, caller, forStore(q, now))
+		q = forStore(q, now)
+		switch {
+		case q.Filter == nil:
+			q.Filter = condition
+		case condition != nil:
+			q.Filter = cordon.And{X: condition, Y: q.Filter}
+		}
+		return a.Service.Machines(ctx, caller, q)
 	})
 	if err != nil {
 		return nil, err
 	}
-	p := page[machineRow]{rows: make([]machineRow, len(found.rows)), count: found.count, next: found.next}
-	for i, m := range found.rows {
-		p.rows[i] = machineRow{m, now}
+	return machine.collection(c, q, page[machineRow]{rows: rowsOf(found.rows, now), count: found.count, next: found.next}), nil
+}
+
+func rowsOf(machines []cordon.Machine, now time.Time) []machineRow {
+	rows := make([]machineRow, len(machines))
+	for i, m := range machines {
+		rows[i] = machineRow{m, now}
 	}
-	return machine.collection(c, q, p), nil
+	return rows
 }
 
 // getMachine serves GET /api/machines/{machine}: by id, aadDeviceId or DNS name.
@@ -119,16 +144,23 @@ func (a *api) getMachine(c *call) ([]byte, error) {
 	return machine.entity(c, &machineRow{m, a.Now()}), nil
 }
 
+// findMachine returns the machine that the path names.
+func (a *api) findMachine(c *call, op cordon.Operation) (cordon.Machine, error) {
+	if err := checkReference(c.args[0]); err != nil {
+		return cordon.Machine{}, err
+	}
+	return a.Service.Find(c.Context(), c.caller, op, c.args[0])
+}
+
 // maxReference is the longest name of a machine that is looked for: DNS names
 // have at most 253 characters (RFC 1035, section 2.3.4).
 const maxReference = 253
 
-// findMachine returns the machine that the path names. What cannot name one is
-// not looked for, so that no store has to cope with it.
-func (a *api) findMachine(c *call, op cordon.Operation) (cordon.Machine, error) {
-	ref := c.args[0]
+// checkReference refuses what cannot name a machine, so that no store has to
+// cope with it.
+func checkReference(ref string) error {
 	if len(ref) > maxReference || !utf8.ValidString(ref) || strings.ContainsRune(ref, 0) {
-		return cordon.Machine{}, cordon.Errorf(cordon.NotFound, "", "Machine %.64s was not found", ref)
+		return cordon.Errorf(cordon.NotFound, "", "Machine %.64s was not found", ref)
 	}
-	return a.Service.Find(c.Context(), c.caller, op, ref)
+	return nil
 }

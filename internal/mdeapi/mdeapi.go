@@ -198,6 +198,10 @@ func problemOf(err error) *problem {
 			p.code = "MissingRequiredParameter"
 		case cordon.CodeInvalidInput:
 			p.code = "InvalidInput"
+		case cordon.CodeInvalidAddress:
+			p.code = "InvalidIpAddress"
+		case cordon.CodeBatchTooLarge:
+			p.code = "MaximumBatchSizeExceeded"
 		case cordon.CodeInvalidBody:
 			p.code = "InvalidRequestBody"
 		case cordon.CodeInvalidQuery:

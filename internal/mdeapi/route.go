@@ -19,9 +19,17 @@ type route struct {
 	serve  func(*api, *call) ([]byte, error)
 }
 
+// routes are the operations. Of paths that a request matches the first one is
+// meant, with all methods that it has here.
 var routes = []route{
 	{"GET", "machines", cordon.ReadMachines, http.StatusOK, (*api).listMachines},
+	{"GET", "machines/findbyip(*)", cordon.ReadMachines, http.StatusOK, (*api).findByIP},
+	{"GET", "machines/findbytag", cordon.ReadMachines, http.StatusOK, (*api).findByTag},
+	{"POST", "machines/AddOrRemoveTagForMultipleMachines", cordon.LabelMachines, http.StatusOK, (*api).changeTagsOfMany},
 	{"GET", "machines/*", cordon.ReadMachines, http.StatusOK, (*api).getMachine},
+	{"PATCH", "machines/*", cordon.LabelMachines, http.StatusOK, (*api).updateMachine},
+	{"POST", "machines/*/tags", cordon.LabelMachines, http.StatusOK, (*api).changeTags},
+	{"POST", "machines/*/setDeviceValue", cordon.LabelMachines, http.StatusOK, (*api).setDeviceValue},
 	action("restrictCodeExecution", cordon.RestrictCodeExecution),
 	action("unrestrictCodeExecution", cordon.UnrestrictCodeExecution),
 	action("isolate", cordon.Isolate, choice("IsolationType", optional, "Full", "Selective", "UnManagedDevice")),
@@ -38,6 +46,7 @@ var routes = []route{
 	{"GET", "machineactions/*/getPackageUri", cordon.ReadPackage, http.StatusOK, download(cordon.ReadPackage)},
 	{"GET", "machineactions/*/GetLiveResponseResultDownloadLink(index=*)", cordon.ReadLiveResponse, http.StatusOK, download(cordon.ReadLiveResponse)},
 	{"GET", "alerts", cordon.ReadAlerts, http.StatusOK, (*api).listAlerts},
+	{"GET", "alerts/*", cordon.ReadAlerts, http.StatusOK, (*api).getAlert},
 }
 
 // action is the route by which an action is asked for. Those that Cordon does
@@ -65,11 +74,13 @@ func find(c *call) (route, error) {
 		method = http.MethodGet
 	}
 	var allow []string
+	meant := ""
 	for _, r := range routes {
 		args, ok := match(r.path, segments)
-		if !ok {
+		if !ok || meant != "" && r.path != meant {
 			continue
 		}
+		meant = r.path
 		if r.method == method {
 			c.args = args
 			return r, nil

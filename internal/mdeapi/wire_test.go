@@ -153,13 +153,22 @@ func newHouse(t testing.TB) *house {
 		"$OTHERKEY", forge(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: own, KeyID: headerOf(t, all)["kid"]}}, func(map[string]any) {}),
 		"$UNSIGNED", base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + strings.Split(all, ".")[1] + ".",
 		"$WEBDEVICE", web.DeviceID, "$WEB", string(web.ID), "$DB", string(db.ID), "$WINDOWS", string(windows.ID), "$SILENT", string(silent.ID),
-		"$LONG4000", strings.Repeat("é", 4000), "$LONG4001", strings.Repeat("é", 4001), "$MB", strings.Repeat("x", 1<<20),
+		"$LONG4000", strings.Repeat("é", 4000), "$LONG4001", strings.Repeat("é", 4001), "$LONG200", strings.Repeat("é", 200), "$LONG201", strings.Repeat("é", 201), "$IDS501", list(501), "$TAGS101", list(101), "$MB", strings.Repeat("x", 1<<20),
 		"$DEEP", strings.Repeat("[", 20000) + strings.Repeat("]", 20000), "$BADUTF8", "\xff\xfe", "$CR", "\r",
 	}
 	server := httptest.NewServer(h.handler)
 	t.Cleanup(server.Close)
 	h.addr = server.Listener.Addr().String()
 	return h
+}
+
+// list is the inside of a JSON array of n different strings.
+func list(n int) string {
+	words := make([]string, n)
+	for i := range words {
+		words[i] = fmt.Sprintf(`"%d"`, i)
+	}
+	return strings.Join(words, ",")
 }
 
 // application adds an application and returns an access token for it.
@@ -325,6 +334,14 @@ func (h *house) happen(words []string) {
 		m, _ := h.store.Machine(h.t.Context(), cordon.MachineID(h.fill(words[1])))
 		m.Facts.AgentVersion = words[2]
 		err = h.store.MachineSaid(h.t.Context(), m.ID, &m.Facts, m.Observed, h.now)
+	case "address": // machine, IP address that it has from now on
+		m, _ := h.store.Machine(h.t.Context(), cordon.MachineID(h.fill(words[1])))
+		m.Facts.LastIP, m.Facts.Interfaces = words[2], []cordon.Interface{{IP: words[2], MAC: "00005E0053FF", Type: "Ethernet", Status: "Up"}}
+		err = h.store.MachineSaid(h.t.Context(), m.ID, &m.Facts, m.Observed, h.now)
+	case "wait": // a duration
+		var d time.Duration
+		d, err = time.ParseDuration(words[1])
+		h.now = h.now.Add(d)
 	case "break": // the store
 		h.store.err = map[string]error{
 			"internally": errors.New("secret of the disk"), "unavailable": &cordon.Error{Kind: cordon.Unavailable, Message: "locked", Err: errors.New("secret of the lock")},
