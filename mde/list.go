@@ -37,21 +37,26 @@ func Equal(pairs ...[2]string) string {
 
 // list fetches page after page while the loop wants more.
 func list[T any](ctx context.Context, c *Client, path string, o ListOptions) iter.Seq2[T, error] {
+	query := url.Values{}
+	if o.Filter != "" {
+		query.Set("$filter", o.Filter)
+	}
+	if o.Top > 0 && o.Top <= pageSize {
+		query.Set("$top", strconv.Itoa(o.Top))
+	}
+	if o.OrderBy != "" {
+		query.Set("$orderby", o.OrderBy)
+	}
+	return pages[T](ctx, c, c.address(path, query), o.Top)
+}
+
+// pages is list from an address, and ends after top rows unless that is 0.
+func pages[T any](ctx context.Context, c *Client, first string, top int) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var none T
-		query := url.Values{}
-		if o.Filter != "" {
-			query.Set("$filter", o.Filter)
-		}
-		if o.Top > 0 && o.Top <= pageSize {
-			query.Set("$top", strconv.Itoa(o.Top))
-		}
-		if o.OrderBy != "" {
-			query.Set("$orderby", o.OrderBy)
-		}
 		seen := 0
 		visited := map[string]bool{}
-		for address := c.address(path, query); address != ""; {
+		for address := first; address != ""; {
 			var page struct {
 				Value []T    `json:"value"`
 				Next  string `json:"@odata.nextLink"`
@@ -64,7 +69,7 @@ func list[T any](ctx context.Context, c *Client, path string, o ListOptions) ite
 				if !yield(item, nil) {
 					return
 				}
-				if seen++; seen == o.Top {
+				if seen++; seen == top {
 					return
 				}
 			}

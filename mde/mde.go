@@ -1,6 +1,6 @@
 // Package mde is a client for the machine actions of Microsoft Defender for
-// Endpoint's API as Cordon's server speaks it: list machines, restrict and
-// unrestrict code execution, follow and cancel machine actions. The few routes
+// Endpoint's API as Cordon's server speaks it: list, find and label machines,
+// restrict and unrestrict code execution, follow and cancel machine actions. The few routes
 // that Cordon adds of its own are in [Client.MachineState], [Client.SignedOrder]
 // and [Client.Evidence].
 //
@@ -172,11 +172,16 @@ func (c *Client) get(ctx context.Context, address string, out any) error {
 
 // post sends in as JSON to address and reads the answer into out.
 func (c *Client) post(ctx context.Context, address string, in, out any) error {
+	return c.write(ctx, http.MethodPost, address, in, out)
+}
+
+// write is post with any method.
+func (c *Client) write(ctx context.Context, method, address string, in, out any) error {
 	request, err := json.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	body, err := c.call(ctx, http.MethodPost, address, request)
+	body, err := c.call(ctx, method, address, request)
 	if err != nil {
 		return err
 	}

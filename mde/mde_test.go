@@ -289,6 +289,29 @@ func TestListing(t *testing.T) {
 	}
 }
 
+func TestFindByTag(t *testing.T) {
+	var asked []string
+	_, c := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Path+"?"+r.URL.Query().Encode())
+		next := ""
+		if len(asked) == 1 {
+			next = `,"@odata.nextLink":"https://x.invalid/api/machines/findbytag?tag=a&$skip=1"`
+		}
+		fmt.Fprintf(w, `{"value":[{"id":"%d","machineTags":["a&b"]}]%s}`, len(asked), next)
+	})
+	var ids []string
+	for m, err := range c.FindMachinesByTag(t.Context(), "a&b", true) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, m.ID+m.MachineTags[0])
+	}
+	want := "[/api/machines/findbytag?tag=a%26b&useStartsWithFilter=true /api/machines/findbytag?%24skip=1&tag=a]"
+	if fmt.Sprint(asked) != want || fmt.Sprint(ids) != "[1a&b 2a&b]" {
+		t.Errorf("%v with %v", ids, asked)
+	}
+}
+
 func TestThrottling(t *testing.T) {
 	calls, wait, until := 0, "7", 3
 	s, c := newServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -402,6 +425,29 @@ func TestRoutes(t *testing.T) {
 			if !s.Observed.Restricted() || s.Generation != 4 {
 				t.Errorf("read %+v", s)
 			}
+			return err
+		},
+		`GET /api/machines/findbyip(ip='192.0.2.1''',timestamp=2026-01-01T11:00:00.5Z)`: func() error {
+			_, err := c.FindMachinesByIP(ctx, "192.0.2.1'", time.Date(2026, 1, 1, 12, 0, 0, 5e8, time.FixedZone("", 3600)))
+			return err
+		},
+		`POST /api/machines/m/tags application/json {"Value":"t","Action":"Add"}`:     func() error { _, err := c.AddTag(ctx, "m", "t"); return err },
+		`POST /api/machines/m/tags application/json {"Value":"t","Action":"Remove"}`:  func() error { _, err := c.RemoveTag(ctx, "m", "t"); return err },
+		`POST /api/machines/m/setDeviceValue application/json {"DeviceValue":"High"}`: func() error { _, err := c.SetDeviceValue(ctx, "m", HighValue); return err },
+		`PATCH /api/machines/m application/json {"machineTags":[],"deviceValue":"Low"}`: func() error {
+			low := LowValue
+			m, err := c.UpdateMachine(ctx, "m", MachineUpdate{MachineTags: &[]string{}, DeviceValue: &low})
+			if m.ID != "a" {
+				t.Errorf("read %+v", m)
+			}
+			return err
+		},
+		`POST /api/machines/AddOrRemoveTagForMultipleMachines application/json {"Value":"t","Action":"Add","MachineIds":["m","n"]}`: func() error {
+			_, err := c.AddTagToMany(ctx, []string{"m", "n"}, "t")
+			return err
+		},
+		`POST /api/machines/AddOrRemoveTagForMultipleMachines application/json {"Value":"t","Action":"Remove","MachineIds":["m"]}`: func() error {
+			_, err := c.RemoveTagFromMany(ctx, []string{"m"}, "t")
 			return err
 		},
 		`GET /cordon/v1/actions/a/evidence`: func() error { _, err := c.Evidence(ctx, "a"); return err },

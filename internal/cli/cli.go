@@ -30,7 +30,7 @@ import (
 
 // Verbs are the client verbs, to be embedded in the grammar of the command.
 type Verbs struct {
-	Machines   MachinesCmd   `cmd:"" help:"List and show machines."`
+	Machines   MachinesCmd   `cmd:"" help:"List, show, find and label machines."`
 	Restrict   RestrictCmd   `cmd:"" help:"Let only trusted programs run on a machine."`
 	Unrestrict UnrestrictCmd `cmd:"" help:"Let any program run on a machine again."`
 	Actions    ActionsCmd    `cmd:"" help:"List, show, follow, cancel and verify machine actions."`

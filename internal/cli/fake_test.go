@@ -185,7 +185,9 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		route += " " + path[4]
 	}
 	role := []string{"Machine.Read.All", "Machine.ReadWrite.All"}
-	if r.Method == "POST" || strings.HasSuffix(route, "order") {
+	if strings.HasSuffix(route, "tags") || strings.HasSuffix(route, "setdevicevalue") {
+		role = role[1:]
+	} else if r.Method == "POST" || strings.HasSuffix(route, "order") {
 		role = []string{"Machine.RestrictExecution"}
 	}
 	if err := f.need(role...); err != nil {
@@ -200,11 +202,16 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 			}
 			return map[string]any{"@odata.context": f.URL + "/api/$metadata#Machines", "value": list}, 200, nil
 		}
+		if found, ok := f.find(r, path[2]); ok {
+			return map[string]any{"@odata.context": f.URL + "/api/$metadata#Machines", "value": found}, 200, nil
+		}
 		m, err := f.machine(path[2])
 		if err != nil {
 			return nil, 0, err
 		}
 		return m.Machine, 200, nil
+	case "POST api machines tags", "POST api machines setdevicevalue":
+		return f.label(r, path[2])
 	case "POST api machines restrictcodeexecution":
 		return f.create(r, path[2], mde.RestrictCodeExecution)
 	case "POST api machines unrestrictcodeexecution":
@@ -261,6 +268,61 @@ func (f *fake) machine(ref string) (*fakeMachine, error) {
 		}
 	}
 	return nil, &refusal{404, "ResourceNotFound", "Machine " + ref + " was not found"}
+}
+
+var byIP = regexp.MustCompile(`^findbyip\(ip='(.*)',timestamp=(.*)\)$`)
+
+// find answers findbyip and findbytag.
+func (f *fake) find(r *http.Request, function string) ([]mde.Machine, bool) {
+	found := []mde.Machine{}
+	args := byIP.FindStringSubmatch(function)
+	if args == nil && function != "findbytag" {
+		return nil, false
+	}
+	tag := strings.ToLower(r.URL.Query().Get("tag"))
+	for _, m := range f.machines {
+		if args != nil && *m.LastIPAddress == args[1] && args[2] >= "2026-01-24t" {
+			found = append(found, m.Machine)
+		}
+		if args == nil && slices.ContainsFunc(m.MachineTags, func(t string) bool {
+			t = strings.ToLower(t)
+			return t == tag || r.URL.Query().Get("useStartsWithFilter") == "true" && strings.HasPrefix(t, tag)
+		}) {
+			found = append(found, m.Machine)
+		}
+	}
+	return found, true
+}
+
+// label changes a tag or the value of a machine.
+func (f *fake) label(r *http.Request, ref string) (any, int, error) {
+	m, err := f.machine(ref)
+	if err != nil {
+		return nil, 0, err
+	}
+	var body struct{ Value, Action, DeviceValue string }
+	if json.NewDecoder(r.Body).Decode(&body) != nil {
+		return nil, 0, &refusal{400, "InvalidRequestBody", "Request body is incorrect"}
+	}
+	f.posts++
+	u := cordon.LabelUpdate{Value: cordon.DeviceValue(body.DeviceValue)}
+	if body.Action == "Add" {
+		u.Add = body.Value
+	} else {
+		u.Remove = body.Value
+	}
+	if strings.HasPrefix(body.Value, "refuse") {
+		return nil, 0, &refusal{400, "InvalidInput", "Invalid input tag: it is refused."}
+	}
+	l, err := cordon.Labels{Tags: m.MachineTags}.Apply(u)
+	if err != nil {
+		return nil, 0, &refusal{400, "InvalidInput", err.Error()}
+	}
+	m.MachineTags = append([]string{}, l.Tags...)
+	if l.Value != "" {
+		m.DeviceValue = &body.DeviceValue
+	}
+	return m.Machine, 200, nil
 }
 
 func comment(r *http.Request) (string, error) {

@@ -14,6 +14,10 @@ import (
 type MachinesCmd struct {
 	List MachinesListCmd `cmd:"" help:"List the machines that are enrolled."`
 	Show MachinesShowCmd `cmd:"" help:"Show one machine: whether it is restricted, by what, and its facts."`
+	Find MachinesFindCmd `cmd:"" help:"Find machines by IP address or tag."`
+
+	Tag      MachinesTagCmd      `cmd:"" help:"Add and remove tags."`
+	SetValue MachinesSetValueCmd `cmd:"" help:"Say how much a machine matters."`
 }
 
 // MachinesListCmd is "cordon machines list".
@@ -29,11 +33,16 @@ func (c *MachinesListCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return env.PrintJSON(machines)
+	return env.printMachines(machines, c.JSON, "no machine is enrolled")
+}
+
+// printMachines prints a list; none is what to say if it is empty.
+func (env *Env) printMachines(machines []mde.Machine, asJSON bool, none string) error {
+	if asJSON {
+		return env.PrintJSON(append([]mde.Machine{}, machines...))
 	}
 	if len(machines) == 0 {
-		env.note("no machine is enrolled")
+		env.note("%s", none)
 		return nil
 	}
 	rows := [][]string{{"ID", "NAME", "OS", "HEALTH", "LAST SEEN"}}
@@ -109,7 +118,7 @@ func describeMachine(m mde.Machine, state mde.MachineState) [][]string {
 			[]string{"Refused", number(o.Refused) + " since the agent started"},
 			[]string{"Said at", clock(o.At)})
 	}
-	return append(rows,
+	return append(append(rows, labels(m)...),
 		[]string{"Last seen", clock(m.LastSeen)},
 		[]string{"First seen", clock(m.FirstSeen)},
 		[]string{"Health", or(m.HealthStatus, "-")},
