@@ -245,6 +245,61 @@ func TestMigrate(t *testing.T) {
 	step("older version of Cordon", "Start the newer version", 2, "1,2")
 }
 
+// TestAddressesOfOldDatabase: machines that were enrolled before addresses were
+// kept are found by those that they had.
+func TestAddressesOfOldDatabase(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cordon.db")
+	if err := create(path); err != nil {
+		t.Fatal(err)
+	}
+	c, err := connect(path, pragmas...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := migrations.ReadFile("migrations/0001_first.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrate(t.Context(), c, path, fstest.MapFS{"migrations/0001_first.sql": &fstest.MapFile{Data: first}}); err != nil {
+		t.Fatal(err)
+	}
+	m := storetest.Machine("old", "old.example.org")
+	m.Facts.Interfaces = append(m.Facts.Interfaces, cordon.Interface{IP: "2001:db8::1"}, cordon.Interface{IP: "::1"}, cordon.Interface{})
+	facts, err := document(m.Facts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, _ := machineKey(m.ID)
+	for _, add := range []struct {
+		sql  string
+		args []any
+	}{
+		{"INSERT INTO machines (id, last_ip, last_seen, generation) VALUES (?, ?, ?, 0)", []any{key, m.Facts.LastIP, cordon.Ticks(m.LastSeen)}},
+		{"INSERT INTO machine_details (machine, key, first_seen, facts, observed) VALUES (?, ?, ?, ?, '{}')", []any{key, []byte(m.Key), cordon.Ticks(m.FirstSeen), facts}},
+	} {
+		if _, err := c.exec(add.sql, add.args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }() // only read
+	for address, want := range map[string]int{"10.1.2.3": 1, "2001:db8::1": 1, "127.0.0.1": 0, "::1": 0, "": 0} {
+		found, err := s.MachinesByAddress(t.Context(), address, m.LastSeen, m.LastSeen, 10)
+		if err != nil || len(found) != want {
+			t.Errorf("%q: %d machines, %v; want %d", address, len(found), err, want)
+		}
+	}
+	if got, err := s.Machine(t.Context(), m.ID); err != nil || got.Value != cordon.NormalValue || got.Tags != nil {
+		t.Errorf("labels %+v, %v", got.Labels, err)
+	}
+}
+
 // TestPlans shows how SQLite answers the queries that must stay fast however
 // many rows there are.
 func TestPlans(t *testing.T) {

@@ -28,4 +28,4 @@ INSERT OR IGNORE INTO machine_addresses (machine, address, first_seen)
     SELECT d.machine, m.last_ip, d.first_seen FROM machine_details d JOIN machines m ON m.id = d.machine
         WHERE m.last_ip IS NOT NULL AND m.last_ip NOT LIKE '127.%' AND m.last_ip <> '::1'
     UNION SELECT d.machine, i.value ->> 'ip', d.first_seen FROM machine_details d, json_each(d.facts, '$.interfaces') i
-        WHERE i.value ->> 'ip' IS NOT NULL AND i.value ->> 'type' IS NOT 'SoftwareLoopback';
+        WHERE i.value ->> 'ip' NOT LIKE '127.%' AND i.value ->> 'ip' NOT IN ('', '::1');
