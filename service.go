@@ -268,7 +268,7 @@ func (s *Service) Orders(ctx context.Context, m MachineID) ([]string, error) {
 		o, err := s.deliver(ctx, a, string(m))
 		switch {
 		case KindOf(err) == Conflict: // it ended or expired meanwhile
-			if err := s.expire(ctx, a.ID); err != nil {
+			if err := s.expire(ctx, a.ID, s.now()); err != nil {
 				return nil, err
 			}
 		case err != nil:
@@ -357,16 +357,17 @@ func (s *Service) Report(ctx context.Context, m MachineID, r Report, evidence st
 	return a, s.Store.MachineSaid(ctx, m, nil, r.Observed, now)
 }
 
-// ExpireDue ends the open actions whose time is over, and returns how many.
+// ExpireDue ends the open actions whose time is over, and returns how many. One
+// time decides from the search to the end, so that what was found does end.
 func (s *Service) ExpireDue(ctx context.Context) (int, error) {
-	n := 0
+	now, n := s.now(), 0
 	for {
-		ids, err := s.Store.ExpiredActions(ctx, s.now(), s.grace(), expireBatch)
+		ids, err := s.Store.ExpiredActions(ctx, now, s.grace(), expireBatch)
 		if err != nil || len(ids) == 0 {
 			return n, err
 		}
 		for _, id := range ids {
-			if err := s.expire(ctx, id); err != nil {
+			if err := s.expire(ctx, id, now); err != nil {
 				return n, err
 			}
 			n++
@@ -379,8 +380,7 @@ func (s *Service) ExpireDue(ctx context.Context) (int, error) {
 
 const expireBatch = 256
 
-func (s *Service) expire(ctx context.Context, id ActionID) error {
-	now := s.now()
+func (s *Service) expire(ctx context.Context, id ActionID, now time.Time) error {
 	_, err := s.Store.ChangeAction(ctx, id, func(a Action) (Action, []AuditEntry, error) {
 		before := a.Status
 		if a = a.Expire(now, s.grace()); a.Status == before {

@@ -594,6 +594,21 @@ func TestReportRefused(t *testing.T) {
 	}
 }
 
+// What is found to be due ends, also if the clock is set back in between.
+func TestExpireDueAtOneTime(t *testing.T) {
+	w := newWorld(t)
+	id := w.request(t, web, cordon.RestrictCodeExecution).ID
+	now := end
+	w.Now = func() time.Time {
+		defer func() { now = t0 }()
+		return now
+	}
+	n, err := w.ExpireDue(t.Context())
+	if a := w.action(t, id); n != 1 || err != nil || a.Status != cordon.TimeOut {
+		t.Errorf("%d expired, %v; the action is %s", n, err, a.Status)
+	}
+}
+
 func TestExpireDue(t *testing.T) {
 	w := newWorld(t)
 	var ids []cordon.ActionID

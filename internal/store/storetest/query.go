@@ -147,8 +147,9 @@ func act(t *testing.T, s cordon.Store, machines []cordon.Machine) []cordon.Actio
 		}
 		m.Generation = a.Generation
 		status := []cordon.Status{cordon.Pending, cordon.InProgress, cordon.Succeeded, cordon.Failed, cordon.TimeOut, cordon.Cancelled}[r.IntN(6)]
+		updated := moment(r.IntN(moments))
 		if a, err = s.ChangeAction(t.Context(), a.ID, func(a cordon.Action) (cordon.Action, []cordon.AuditEntry, error) {
-			a.Status, a.Updated = status, moment(r.IntN(moments))
+			a.Status, a.Updated = status, updated
 			return a, nil, nil
 		}); err != nil {
 			t.Fatal(err)

@@ -2,6 +2,7 @@ package storetest_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/store/storetest"
@@ -11,5 +12,11 @@ import (
 // TestMemory holds that the suite asks for nothing that the interface does not
 // promise, and that the store of other tests keeps the promises.
 func TestMemory(t *testing.T) {
-	storetest.Run(t, func(*testing.T) cordon.Store { return new(memstore.Store) })
+	storetest.Run(t, openMemory)
+}
+
+func TestMemoryQueries(t *testing.T) { storetest.RunQueries(t, openMemory) }
+
+func openMemory(*testing.T) cordon.Store {
+	return &memstore.Store{Now: func() time.Time { return storetest.Noon }}
 }

@@ -28,6 +28,10 @@ func (s *Store) Machines(_ context.Context, q cordon.Query) ([]cordon.Machine, i
 }
 
 func answer[T any](q cordon.Query, rows []T, row func(T) func(cordon.Field) cordon.Value) ([]T, int, error) {
+	var none T
+	if err := check(q, row(none)); err != nil {
+		return nil, 0, err
+	}
 	rows = slices.DeleteFunc(rows, func(r T) bool { return !cordon.Holds(q.Filter, row(r)) })
 	count := 0
 	if q.Count {
@@ -39,6 +43,44 @@ func answer[T any](q cordon.Query, rows []T, row func(T) func(cordon.Field) cord
 		rows = rows[:min(q.Top, len(rows))]
 	}
 	return rows, count, nil
+}
+
+// unknown is what a row has in a field that it does not have.
+type unknown struct{}
+
+// check finds a field that rows do not have, as a store would that compiles queries.
+func check(q cordon.Query, row func(cordon.Field) cordon.Value) error {
+	fields := named(q.Filter)
+	for _, s := range q.OrderBy {
+		fields = append(fields, s.Field)
+	}
+	for _, f := range fields {
+		if row(f) == (unknown{}) {
+			return cordon.Errorf(cordon.Invalid, cordon.CodeInvalidQuery, "The property %s cannot be used in $filter or $orderby", f)
+		}
+	}
+	return nil
+}
+
+// named returns the fields that a condition names.
+func named(e cordon.Expr) []cordon.Field {
+	switch e := e.(type) {
+	case cordon.And:
+		return append(named(e.X), named(e.Y)...)
+	case cordon.Or:
+		return append(named(e.X), named(e.Y)...)
+	case cordon.Not:
+		return named(e.X)
+	case cordon.Compare:
+		return []cordon.Field{e.Field}
+	case cordon.In:
+		return []cordon.Field{e.Field}
+	case cordon.Match:
+		return []cordon.Field{e.Field}
+	case cordon.Any:
+		return []cordon.Field{e.Field}
+	}
+	return nil
 }
 
 func actionRow(a cordon.Action) func(cordon.Field) cordon.Value {
@@ -59,7 +101,7 @@ func actionRow(a cordon.Action) func(cordon.Field) cordon.Value {
 		case cordon.FieldUpdated:
 			return a.Updated
 		}
-		return nil
+		return unknown{}
 	}
 }
 
@@ -105,7 +147,7 @@ func machineRow(m cordon.Machine, now time.Time) func(cordon.Field) cordon.Value
 		case cordon.FieldGroupID:
 			return int64(0)
 		}
-		return nil
+		return unknown{}
 	}
 }
 
