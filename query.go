@@ -20,16 +20,40 @@ const MaxTop = 10_000
 // Query asks for a part of a collection. The zero Query asks for all of it, in
 // the collection's own order.
 type Query struct {
-	Filter  Expr   // nil: every row
-	OrderBy []Sort // the first one decides; what they leave open, the collection's own order decides
-	Skip    int    // rows to leave out at the beginning, after ordering
-	Top     int    // the most rows to return, 0 to MaxTop; counts only if HasTop
-	HasTop  bool
+	Filter Expr // nil: every row
+	// OrderBy are the keys of the order, of which the first decides. What they leave
+	// open is decided by the order of creation (of machines: by the id), and in
+	// reverse if the last key is Desc.
+	OrderBy []Sort
+	// After, if set, leaves out all rows up to a position that an answer to the same
+	// Filter and OrderBy gave as its Next, before Skip does. Since a position is a
+	// place in the order and not a number of rows, a sequence of pages shows each row
+	// that was there all along, and kept its place, exactly once, whatever comes and goes.
+	After  Position
+	Skip   int // rows to leave out at the beginning, after ordering
+	Top    int // the most rows to return, 0 to MaxTop; counts only if HasTop
+	HasTop bool
 	// Rest is how many rows the caller wants beyond Top, because a query asked
 	// for more than MaxTop. An edge that has more rows says how to go on.
 	Rest   int
 	Select []Field // members that the caller wants to see; nil: all
 	Count  bool    // the caller wants the number of rows that Filter lets through, whatever Skip and Top say
+}
+
+// Position is a place in the order of an answer: what its last row holds in the
+// keys of the order. Only the store that gave it knows what they are. For what
+// cannot be a position in the order of a query it has the error [NoPosition].
+type Position []Value
+
+// NoPosition is the error about a [Position] that is not of this query.
+func NoPosition() error {
+	return Errorf(Invalid, CodeMalformedQuery, "The query specified in the URI is not valid. The value of $skiptoken is not from an answer to this query; begin again without it.")
+}
+
+// Listing says of a page what its rows do not.
+type Listing struct {
+	Count int      // rows that the filter lets through, if the query asks for it
+	Next  Position // the end of the page, if there are more rows behind it; nil: there are none, or Top is 0
 }
 
 // Sort is one key of an ordering, see [CompareRows].

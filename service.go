@@ -162,17 +162,17 @@ func (s *Service) FindAction(ctx context.Context, c Caller, op Operation, id Act
 }
 
 // Actions lists actions; see [Store.Actions].
-func (s *Service) Actions(ctx context.Context, c Caller, q Query) ([]Action, int, error) {
+func (s *Service) Actions(ctx context.Context, c Caller, q Query) ([]Action, Listing, error) {
 	if err := c.Authorize(ReadMachines); err != nil {
-		return nil, 0, err
+		return nil, Listing{}, err
 	}
 	return s.Store.Actions(ctx, q)
 }
 
 // Machines lists machines; see [Store.Machines].
-func (s *Service) Machines(ctx context.Context, c Caller, q Query) ([]Machine, int, error) {
+func (s *Service) Machines(ctx context.Context, c Caller, q Query) ([]Machine, Listing, error) {
 	if err := c.Authorize(ReadMachines); err != nil {
-		return nil, 0, err
+		return nil, Listing{}, err
 	}
 	return s.Store.Machines(ctx, q)
 }

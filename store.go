@@ -72,9 +72,11 @@ type Store interface {
 	ChangeAction(ctx context.Context, id ActionID, change ActionChange) (Action, error)
 	// Action returns one action or an error of kind NotFound.
 	Action(ctx context.Context, id ActionID) (Action, error)
-	// Actions lists actions, newest first unless q orders otherwise, and the
-	// number that match the filter if q asks for it (else 0).
-	Actions(ctx context.Context, q Query) ([]Action, int, error)
+	// Actions lists actions, newest first unless q orders otherwise: by the time of
+	// their creation, and those of one time, or of one machine if the filter asks for
+	// a single one, against the order in which they were created. That differs only
+	// where the server's clock was set back.
+	Actions(ctx context.Context, q Query) ([]Action, Listing, error)
 	// OpenActions returns the actions of a machine that have not ended, in the
 	// order of their generations.
 	OpenActions(ctx context.Context, m MachineID) ([]Action, error)
@@ -93,7 +95,7 @@ type Store interface {
 	// MachinesByName returns up to limit machines with this DNS name in any case.
 	MachinesByName(ctx context.Context, name string, limit int) ([]Machine, error)
 	// Machines lists machines, in the order of their ids unless q orders otherwise.
-	Machines(ctx context.Context, q Query) ([]Machine, int, error)
+	Machines(ctx context.Context, q Query) ([]Machine, Listing, error)
 	// MachinesByAddress returns up to limit machines of which a [Sighting] says that
 	// they had an address, as [ParseAddress] returns it, at some moment between two
 	// times; first who was last seen with it, then in the order of their ids.

@@ -72,7 +72,7 @@ func request(t cordon.ActionType, params []parameter) func(*api, *call) ([]byte,
 
 // listActions serves GET /api/machineactions.
 func (a *api) listActions(c *call) ([]byte, error) {
-	q, p, err := read(c, odata.MachineActions, a.Service.Actions)
+	q, p, err := read(c, odata.MachineActions, a.pageSize, a.Service.Actions)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,13 @@
 package mdeapi
 
-import "github.com/cordon-project/cordon"
+import (
+	"net/http"
+
+	"github.com/cordon-project/cordon"
+)
+
+// NewWithPages is [New] with another size of pages.
+func NewWithPages(c Config, size int) http.Handler { return &api{c, size} }
 
 // Route is what the tests may know of a route.
 type Route struct {

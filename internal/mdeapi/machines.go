@@ -111,7 +111,7 @@ func (a *api) listMachines(c *call) ([]byte, error) { return a.machinesWhere(c, 
 // machinesWhere answers a query about the machines for which a condition holds.
 func (a *api) machinesWhere(c *call, condition cordon.Expr) ([]byte, error) {
 	now := a.Now()
-	q, found, err := read(c, odata.Machines, func(ctx context.Context, caller cordon.Caller, q cordon.Query) ([]cordon.Machine, int, error) {
+	q, found, err := read(c, odata.Machines, a.pageSize, func(ctx context.Context, caller cordon.Caller, q cordon.Query) ([]cordon.Machine, cordon.Listing, error) {
 		q = forStore(q, now)
 		switch {
 		case q.Filter == nil:

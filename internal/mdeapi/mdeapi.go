@@ -52,9 +52,12 @@ type Config struct {
 }
 
 // New returns the handler for /api and everything below it, in any case.
-func New(c Config) http.Handler { return &api{c} }
+func New(c Config) http.Handler { return &api{c, cordon.MaxTop} }
 
-type api struct{ Config }
+type api struct {
+	Config
+	pageSize int // the most rows of a page
+}
 
 // call is one request on its way through the edge.
 type call struct {

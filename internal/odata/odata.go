@@ -1,5 +1,5 @@
 // Package odata reads OData query options ($filter, $orderby, $top, $skip,
-// $select, $count) into a [cordon.Query], in every spelling that programs which
+// $select, $count, $skiptoken) into a [cordon.Query], in every spelling that programs which
 // speak to Defender were seen to use.
 //
 // # What it owns
@@ -17,7 +17,7 @@
 //
 // # What it leaves out
 //
-// $expand, $search, $apply, $format and $skiptoken; arithmetic, comparisons of
+// $expand, $search, $apply and $format; arithmetic, comparisons of
 // two properties, paths into objects, all(), and functions other than
 // startswith, endswith and contains. Each is an error that says so.
 package odata
@@ -33,7 +33,7 @@ import (
 
 // The limits of a query.
 const (
-	MaxLength = 16 << 10 // bytes of the raw query string
+	MaxLength = 16 << 10 // bytes of the query string as [Next] writes it, without its $skiptoken
 	MaxDepth  = 64       // parentheses, not and any() inside each other
 	MaxTerms  = 2_000    // comparisons, functions, nots and values of in-lists together
 	MaxIn     = 1_000    // values of one in-list
@@ -52,10 +52,10 @@ const (
 // type) or is larger than the limits.
 func Parse(rawQuery string, s cordon.Schema) (cordon.Query, error) {
 	var q cordon.Query
-	if len(rawQuery) > MaxLength {
-		return q, unsupported("The query string has %d bytes, allowed are %d.", len(rawQuery), MaxLength)
+	if length := lengthOf(rawQuery); length > MaxLength {
+		return q, unsupported("The query string has %d bytes, allowed are %d.", length, MaxLength)
 	}
-	seen := make(map[string]bool)
+	values := make(map[string]string)
 	for param := range strings.SplitSeq(rawQuery, "&") {
 		rawName, rawValue, _ := strings.Cut(param, "=")
 		name, err := unescape(rawName)
@@ -69,10 +69,9 @@ func Parse(rawQuery string, s cordon.Schema) (cordon.Query, error) {
 		if !ok {
 			return cordon.Query{}, malformed("Custom query option '%s' that starts with '$' is not supported.", excerpt(name))
 		}
-		if seen[cordon.Fold(name)] {
+		if _, ok := values[cordon.Fold(name)]; ok {
 			return cordon.Query{}, malformed("Query option '%s' was specified more than once, but it must be specified at most once.", name)
 		}
-		seen[cordon.Fold(name)] = true
 		value, err := unescape(rawValue)
 		if err != nil {
 			return cordon.Query{}, err
@@ -80,11 +79,29 @@ func Parse(rawQuery string, s cordon.Schema) (cordon.Query, error) {
 		if value == "" {
 			return cordon.Query{}, malformed("The value for OData query '%s' cannot be empty.", name)
 		}
+		values[cordon.Fold(name)] = value
 		if err := read(&q, &parser{option: cordon.Fold(name), text: value, schema: s}); err != nil {
 			return cordon.Query{}, err
 		}
 	}
+	if token, ok := values["$skiptoken"]; ok {
+		if q.After, ok = decodeToken(token, digestOf(values["$filter"], values["$orderby"])); !ok {
+			return cordon.Query{}, cordon.NoPosition()
+		}
+	}
 	return q, nil
+}
+
+// lengthOf is the length that [MaxLength] limits. It is the same for all pages of
+// an answer, but for what has gone from later ones.
+func lengthOf(rawQuery string) (n int) {
+	for param := range strings.SplitSeq(rawQuery, "&") {
+		rawName, _, _ := strings.Cut(param, "=")
+		if name, _ := unescape(rawName); cordon.Fold(name) != "$skiptoken" {
+			n += len(asURL(param)) + len("&")
+		}
+	}
+	return n - len("&")
 }
 
 // options are the query options by name, each with what reads its value.
@@ -110,6 +127,12 @@ var options = map[string]func(*cordon.Query, *parser) error{
 	"$skip": func(q *cordon.Query, p *parser) (err error) {
 		q.Skip, err = p.wholeNumber()
 		return err
+	},
+	"$skiptoken": func(_ *cordon.Query, p *parser) error { // what it means depends on other options
+		if len(p.text) > MaxToken {
+			return cordon.NoPosition()
+		}
+		return nil
 	},
 	"$count": func(q *cordon.Query, p *parser) error {
 		switch cordon.Fold(p.text) {

@@ -52,6 +52,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("$filter=rbacGroupId in (-1,null,'5')and on eq false or names/any() ne true")
 	f.Add("$filter=" + strings.Repeat("not(", 40))
 	f.Add("$stop=1")
+	f.Add(odata.Next("$filter=id eq '\"ä'&x&=&$skip=1", cordon.Position{nil, "x", int64(1)}, 5))
 	f.Add("$filter=%zz&&=")
 	f.Fuzz(func(t *testing.T, raw string) {
 		q, err := odata.Parse(raw, everything)
@@ -72,6 +73,13 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%d terms", n)
 		}
 		cordon.Holds(q.Filter, func(cordon.Field) cordon.Value { return nil })
+
+		next := odata.Next(raw, cordon.Position{"x", int64(1)}, q.Rest)
+		following, err := odata.Parse(next, everything)
+		if err != nil || len(following.After) != 2 {
+			t.Fatalf("%q was read, its next page %q is not: %v", raw, next, err)
+		}
+		q.After = nil
 
 		plain := spelling{}.query(q)
 		if len(plain) > odata.MaxLength {

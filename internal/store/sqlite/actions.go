@@ -32,6 +32,9 @@ func noAction(id cordon.ActionID) error {
 // it word for word to be answered from them.
 const open = "status IN ('Pending', 'InProgress')"
 
+// ended is the same for the index on actions that have ended.
+const ended = "status NOT IN ('Pending', 'InProgress')"
+
 // maxGeneration is the highest generation that a machine may claim. It leaves
 // room for more orders than there will ever be.
 const maxGeneration = 1 << 62
@@ -215,12 +218,12 @@ func (s *Store) Action(ctx context.Context, id cordon.ActionID) (cordon.Action, 
 }
 
 // Actions implements [cordon.Store].
-func (s *Store) Actions(ctx context.Context, q cordon.Query) (found []cordon.Action, count int, err error) {
-	count, err = s.list(ctx, actionsTable, q, func(r *row) { found = append(found, actionOf(r)) })
+func (s *Store) Actions(ctx context.Context, q cordon.Query) (found []cordon.Action, l cordon.Listing, err error) {
+	l, err = s.list(ctx, actionsTable, q, func(r *row) { found = append(found, actionOf(r)) })
 	if err != nil {
-		return nil, 0, err
+		return nil, cordon.Listing{}, err
 	}
-	return found, count, nil
+	return found, l, nil
 }
 
 // The plus makes SQLite take the index on open actions, and sort the few that it
@@ -236,7 +239,8 @@ func (s *Store) OpenActions(ctx context.Context, m cordon.MachineID) ([]cordon.A
 	return s.actions(ctx, openActions, key)
 }
 
-const expiredActions = "SELECT id FROM actions WHERE " + open + " AND expires <= ? AND (delivered IS NULL OR expires <= ?) ORDER BY expires LIMIT ?"
+// Of all indexes with open actions this is the one in the order of their ends.
+const expiredActions = "SELECT id FROM actions INDEXED BY actions_due WHERE " + open + " AND expires <= ? AND (delivered IS NULL OR expires <= ?) ORDER BY expires LIMIT ?"
 
 // ExpiredActions implements [cordon.Store].
 func (s *Store) ExpiredActions(ctx context.Context, now time.Time, grace time.Duration, limit int) (ids []cordon.ActionID, err error) {

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 // needs no parentheses around it to be joined or negated.
 type compiler struct {
 	fields map[cordon.Field]field
+	behind *key // the first key, if the page begins behind a position
 	sql    strings.Builder
 	args   []any
 }
@@ -36,24 +38,99 @@ func (c *compiler) field(name cordon.Field) (field, error) {
 	return f, nil
 }
 
-func (c *compiler) orderBy(keys []cordon.Sort, last string) error {
-	c.write(" ORDER BY ")
-	for _, k := range keys {
-		f, err := c.field(k.Field)
-		if err != nil {
-			return err
+// order returns the keys of a page: those that the query names and what decides
+// behind them, or the table's own.
+func (c *compiler) order(t table, w way, by []cordon.Sort) (order []key, err error) {
+	order = w.own
+	if len(by) > 0 {
+		order = nil
+		for _, s := range by {
+			f, err := c.field(s.Field)
+			if err != nil {
+				return nil, err
+			}
+			if f.typ == cordon.TypeStringList {
+				return nil, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidQuery, "The property %s cannot be used in $orderby", s.Field)
+			}
+			order = append(order, keyOf(f, s.Desc))
 		}
-		if f.typ == cordon.TypeStringList {
-			return cordon.Errorf(cordon.Invalid, cordon.CodeInvalidQuery, "The property %s cannot be used in $orderby", k.Field)
+		order = append(order, keyOf(t.last, by[len(by)-1].Desc))
+	}
+	if w.plain {
+		order = slices.Clone(order)
+		for i := range order {
+			order[i].sql = "+" + order[i].sql
 		}
-		c.write(f.sql, f.args...) // NULL comes first, and last in reverse order
-		if k.Desc {
+	}
+	return order, nil
+}
+
+func (c *compiler) orderBy(order []key) {
+	for i, k := range order {
+		c.write([]string{" ORDER BY ", ", "}[min(i, 1)])
+		c.write(k.sql, k.args...) // NULL comes first, and last in reverse order
+		if k.desc {
 			c.write(" DESC")
 		}
-		c.write(", ")
 	}
-	c.write(last)
+}
+
+// after writes that a row comes behind a position. Other than conditions this
+// may be NULL instead of false, and must not be negated.
+func (c *compiler) after(order []key, p cordon.Position) error {
+	if len(p) != len(order) {
+		return cordon.NoPosition()
+	}
+	args := make([]any, len(p))
+	together := true // can be compared as one
+	for i, k := range order {
+		var ok bool
+		if args[i], ok = argument(k.typ, p[i]); ok && k.column != "" {
+			args[i], ok = machineKey(cordon.MachineID(p[i].(string)))
+		}
+		if !ok && (p[i] != nil || !k.null) {
+			return cordon.NoPosition()
+		}
+		together = together && !k.null && k.desc == order[0].desc
+	}
+	if together { // as SQLite can answer it from an index
+		c.write("(")
+		for i, k := range order {
+			c.write([]string{"", ", "}[min(i, 1)])
+			c.write(k.sql, k.args...)
+		}
+		c.write(") "+order[0].onwards()+" ("+strings.TrimSuffix(strings.Repeat("?, ", len(args)), ", ")+")", args...)
+		return nil
+	}
+	for i, k := range order {
+		c.write("(")
+		switch {
+		case args[i] != nil:
+			c.write(k.sql, k.args...)
+			c.write(" "+k.onwards()+" ?", args[i])
+			if k.null && k.desc {
+				c.write(" OR "+k.sql+" IS NULL", k.args...)
+			}
+		case k.desc: // behind NULL there is nothing
+			c.write(no)
+		default:
+			c.write(k.sql+" IS NOT NULL", k.args...)
+		}
+		if i < len(order)-1 {
+			c.write(" OR "+k.sql, k.args...)
+			c.write(" IS ? AND ", args[i])
+		}
+	}
+	c.write(strings.Repeat(")", len(order)))
 	return nil
+}
+
+// onwards compares what comes later in the order with what comes before.
+func (k key) onwards() string {
+	if k.desc {
+		return "<"
+	}
+	return ">"
 }
 
 func (c *compiler) condition(e cordon.Expr) error {
@@ -145,6 +222,11 @@ func (c *compiler) compare(e cordon.Compare) error {
 		c.among(f, e.Value)
 	case cordon.Lt, cordon.Le, cordon.Gt, cordon.Ge:
 		arg, ok := argument(f.typ, e.Value)
+		if c.behind != nil && f.sql == c.behind.sql && c.behind.desc == (e.Op == cordon.Lt || e.Op == cordon.Le) {
+			// The position bounds the field more closely. The plus keeps SQLite from
+			// taking this bound instead, and walking from there to the position.
+			f.sql = "+" + f.sql
+		}
 		c.where(f, ok, comparisons[e.Op], arg)
 	default:
 		return failure(fmt.Errorf("compile condition: operator %d is not known", e.Op))

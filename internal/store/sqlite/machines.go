@@ -210,10 +210,10 @@ func (s *Store) MachinesByName(ctx context.Context, name string, limit int) ([]c
 }
 
 // Machines implements [cordon.Store].
-func (s *Store) Machines(ctx context.Context, q cordon.Query) (found []cordon.Machine, count int, err error) {
-	count, err = s.list(ctx, machinesTable(s.now()), q, func(r *row) { found = append(found, machineOf(r)) })
+func (s *Store) Machines(ctx context.Context, q cordon.Query) (found []cordon.Machine, l cordon.Listing, err error) {
+	l, err = s.list(ctx, machinesTable(s.now()), q, func(r *row) { found = append(found, machineOf(r)) })
 	if err != nil {
-		return nil, 0, err
+		return nil, cordon.Listing{}, err
 	}
-	return found, count, nil
+	return found, l, nil
 }

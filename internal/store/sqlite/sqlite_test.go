@@ -29,3 +29,5 @@ func openNew(t *testing.T) cordon.Store { return open(t, filepath.Join(t.TempDir
 func TestStore(t *testing.T) { storetest.Run(t, openNew) }
 
 func TestQueries(t *testing.T) { storetest.RunQueries(t, openNew) }
+
+func TestPages(t *testing.T) { storetest.RunPages(t, openNew) }

@@ -464,8 +464,8 @@ func TestOneState(t *testing.T) {
 					return
 				default:
 				}
-				if all, n, err := s.Actions(t.Context(), cordon.Query{Count: true}); err != nil || n != len(all) {
-					t.Errorf("%d rows, count %d, %v", len(all), n, err)
+				if all, l, err := s.Actions(t.Context(), cordon.Query{Count: true}); err != nil || l.Count != len(all) {
+					t.Errorf("%d rows, count %d, %v", len(all), l.Count, err)
 					return
 				}
 			}

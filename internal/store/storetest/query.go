@@ -60,16 +60,15 @@ func RunQueries(t *testing.T, open Open) {
 	machines := populate(t, s)
 	slices.SortFunc(machines, func(a, b cordon.Machine) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	actions := act(t, s, machines)
-	slices.Reverse(actions)
 
 	t.Run("Actions", func(t *testing.T) {
-		list := func(q cordon.Query) ([]cordon.Action, int, error) { return s.Actions(t.Context(), q) }
-		runQueries(t, odata.MachineActions, actions, ActionRow, list)
+		list := func(q cordon.Query) ([]cordon.Action, cordon.Listing, error) { return s.Actions(t.Context(), q) }
+		runQueries(t, odata.MachineActions, actions, true, ActionRow, list)
 	})
 	t.Run("Machines", func(t *testing.T) {
 		row := func(m cordon.Machine) func(cordon.Field) cordon.Value { return MachineRow(m, Noon) }
-		list := func(q cordon.Query) ([]cordon.Machine, int, error) { return s.Machines(t.Context(), q) }
-		runQueries(t, odata.Machines, machines, row, list)
+		list := func(q cordon.Query) ([]cordon.Machine, cordon.Listing, error) { return s.Machines(t.Context(), q) }
+		runQueries(t, odata.Machines, machines, false, row, list)
 	})
 }
 
@@ -159,7 +158,9 @@ func act(t *testing.T, s cordon.Store, machines []cordon.Machine) []cordon.Actio
 	return all
 }
 
-func runQueries[T any](t *testing.T, schema cordon.Schema, rows []T, row func(T) func(cordon.Field) cordon.Value, list func(cordon.Query) ([]T, int, error)) {
+// runQueries compares answers with what rows, in the order of their creation, have
+// to give. The collection's own order is the same, or its reverse.
+func runQueries[T any](t *testing.T, schema cordon.Schema, rows []T, reversed bool, row func(T) func(cordon.Field) cordon.Value, list func(cordon.Query) ([]T, cordon.Listing, error)) {
 	d := drawer{values: make(map[cordon.Field][]cordon.Value)}
 	for _, f := range schema {
 		if f.Filterable {
@@ -170,19 +171,33 @@ func runQueries[T any](t *testing.T, schema cordon.Schema, rows []T, row func(T)
 		}
 	}
 	slices.SortFunc(d.fields, func(a, b cordon.FieldInfo) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	backwards := slices.Clone(rows)
+	slices.Reverse(backwards)
+	own := rows
+	if reversed {
+		own = backwards
+	}
 	check := func(t rapid.TB, q cordon.Query) {
 		t.Helper()
-		matching := slices.DeleteFunc(slices.Clone(rows), func(r T) bool { return !cordon.Holds(q.Filter, row(r)) })
+		all := own
+		if n := len(q.OrderBy); n > 0 {
+			all = rows
+			if q.OrderBy[n-1].Desc {
+				all = backwards
+			}
+		}
+		matching := slices.DeleteFunc(slices.Clone(all), func(r T) bool { return !cordon.Holds(q.Filter, row(r)) })
 		count := 0
 		if q.Count {
 			count = len(matching)
 		}
 		slices.SortStableFunc(matching, func(a, b T) int { return cordon.CompareRows(q.OrderBy, row(a), row(b)) })
 		matching = matching[min(q.Skip, len(matching)):]
+		more := q.HasTop && q.Top > 0 && q.Top < len(matching)
 		if q.HasTop {
 			matching = matching[:min(q.Top, len(matching))]
 		}
-		got, n, err := list(q)
+		got, l, err := list(q)
 		if err != nil {
 			t.Fatalf("%+v: %v", q, err)
 		}
@@ -190,14 +205,14 @@ func runQueries[T any](t *testing.T, schema cordon.Schema, rows []T, row func(T)
 		if !slices.EqualFunc(matching, got, func(a, b T) bool { return id(a) == id(b) }) {
 			t.Fatalf("%+v (-want +got):\n%s", q, cmp.Diff(matching, got))
 		}
-		if n != count {
-			t.Fatalf("%+v: count %d, want %d", q, n, count)
+		if l.Count != count || (l.Next != nil) != more {
+			t.Fatalf("%+v: %+v, want a count of %d and more: %t", q, l, count, more)
 		}
 	}
 
 	t.Run("All", func(t *testing.T) {
 		got, _, err := list(cordon.Query{})
-		if diff := cmp.Diff(rows, got); diff != "" || err != nil {
+		if diff := cmp.Diff(own, got); diff != "" || err != nil {
 			t.Fatalf("error %v (-want +got):\n%s", err, diff)
 		}
 	})

@@ -1,7 +1,7 @@
 // Package storetest is what every [cordon.Store] must pass. It owns nothing and
 // asks for nothing but the interface: [Run] holds what the comments of the
 // interface promise, [RunQueries] that a query finds what [cordon.Holds] and
-// [cordon.CompareRows] say. What survives a crash cannot be seen through the
+// [cordon.CompareRows] say, and [RunPages] that pages stay whole. What survives a crash cannot be seen through the
 // interface; each engine has a test of its own for that.
 package storetest
 

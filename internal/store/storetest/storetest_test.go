@@ -17,6 +17,8 @@ func TestMemory(t *testing.T) {
 
 func TestMemoryQueries(t *testing.T) { storetest.RunQueries(t, openMemory) }
 
+func TestMemoryPages(t *testing.T) { storetest.RunPages(t, openMemory) }
+
 func openMemory(*testing.T) cordon.Store {
 	return &memstore.Store{Now: func() time.Time { return storetest.Noon }}
 }

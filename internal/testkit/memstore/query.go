@@ -2,47 +2,106 @@ package memstore
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"time"
 
 	"github.com/cordon-project/cordon"
 )
 
+// place is the field that decides where the keys of a query leave the order open.
+const place cordon.Field = "$place"
+
 // Actions implements [cordon.Store].
-func (s *Store) Actions(_ context.Context, q cordon.Query) ([]cordon.Action, int, error) {
+func (s *Store) Actions(_ context.Context, q cordon.Query) ([]cordon.Action, cordon.Listing, error) {
 	rows := s.actionsWhere(func(cordon.Action) bool { return true })
-	slices.Reverse(rows)
-	slices.SortStableFunc(rows, func(a, b cordon.Action) int { return b.Created.Compare(a.Created) })
-	return answer(q, rows, actionRow)
+	places := make(map[cordon.ActionID]int64, len(rows))
+	for i, a := range rows {
+		places[a.ID] = int64(i)
+	}
+	return answer(q, rows, []cordon.Sort{{Field: cordon.FieldCreated, Desc: true}, {Field: place, Desc: true}}, func(a cordon.Action) func(cordon.Field) cordon.Value {
+		row := actionRow(a)
+		return func(f cordon.Field) cordon.Value {
+			if f == place {
+				return places[a.ID]
+			}
+			return row(f)
+		}
+	})
 }
 
 // Machines implements [cordon.Store].
-func (s *Store) Machines(_ context.Context, q cordon.Query) ([]cordon.Machine, int, error) {
+func (s *Store) Machines(_ context.Context, q cordon.Query) ([]cordon.Machine, cordon.Listing, error) {
 	now := time.Now()
 	if s.Now != nil {
 		now = s.Now()
 	}
-	return answer(q, s.machinesWhere(func(cordon.Machine) bool { return true }), func(m cordon.Machine) func(cordon.Field) cordon.Value {
-		return machineRow(m, now)
+	return answer(q, s.machinesWhere(func(cordon.Machine) bool { return true }), []cordon.Sort{{Field: place}}, func(m cordon.Machine) func(cordon.Field) cordon.Value {
+		row := machineRow(m, now)
+		return func(f cordon.Field) cordon.Value {
+			if f == place {
+				f = cordon.FieldID
+			}
+			return row(f)
+		}
 	})
 }
 
-func answer[T any](q cordon.Query, rows []T, row func(T) func(cordon.Field) cordon.Value) ([]T, int, error) {
+// answer is the answer to q. own is the collection's own order.
+func answer[T any](q cordon.Query, rows []T, own []cordon.Sort, row func(T) func(cordon.Field) cordon.Value) (page []T, l cordon.Listing, err error) {
 	var none T
 	if err := check(q, row(none)); err != nil {
-		return nil, 0, err
+		return nil, l, err
+	}
+	order := own
+	if n := len(q.OrderBy); n > 0 {
+		order = append(slices.Clone(q.OrderBy), cordon.Sort{Field: place, Desc: q.OrderBy[n-1].Desc})
 	}
 	rows = slices.DeleteFunc(rows, func(r T) bool { return !cordon.Holds(q.Filter, row(r)) })
-	count := 0
 	if q.Count {
-		count = len(rows)
+		l.Count = len(rows)
 	}
-	slices.SortStableFunc(rows, func(a, b T) int { return cordon.CompareRows(q.OrderBy, row(a), row(b)) })
+	slices.SortFunc(rows, func(a, b T) int { return cordon.CompareRows(order, row(a), row(b)) })
+	if q.After != nil {
+		if !isPosition(q.After, order, row(none)) {
+			return nil, cordon.Listing{}, cordon.NoPosition()
+		}
+		at := func(f cordon.Field) cordon.Value {
+			return q.After[slices.IndexFunc(order, func(s cordon.Sort) bool { return s.Field == f })]
+		}
+		rows = slices.DeleteFunc(rows, func(r T) bool { return cordon.CompareRows(order, at, row(r)) >= 0 })
+	}
 	rows = rows[min(q.Skip, len(rows)):]
-	if q.HasTop {
-		rows = rows[:min(q.Top, len(rows))]
+	if q.HasTop && q.Top < len(rows) {
+		rows = rows[:q.Top]
+		if q.Top > 0 {
+			for _, s := range order {
+				l.Next = append(l.Next, row(rows[q.Top-1])(s.Field))
+			}
+		}
 	}
-	return rows, count, nil
+	return rows, l, nil
+}
+
+// isPosition reports whether the values of p are such as rows may have. In none,
+// the row that has nothing, null stands for texts that may be missing.
+func isPosition(p cordon.Position, order []cordon.Sort, none func(cordon.Field) cordon.Value) bool {
+	if len(p) != len(order) {
+		return false
+	}
+	for i, s := range order {
+		want := none(s.Field)
+		if want == nil {
+			if p[i] == nil {
+				continue
+			}
+			want = ""
+		}
+		if reflect.TypeOf(p[i]) != reflect.TypeOf(want) {
+			return false
+		}
+	}
+	return true
 }
 
 // unknown is what a row has in a field that it does not have.

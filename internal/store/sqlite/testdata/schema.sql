@@ -21,13 +21,19 @@ CREATE TABLE actions (
     reason              TEXT    NOT NULL
 ) STRICT;
 
+CREATE INDEX actions_created ON actions (created);
+
 CREATE INDEX actions_due ON actions (expires) WHERE status IN ('Pending', 'InProgress');
+
+CREATE INDEX actions_ended ON actions (status, created) WHERE status NOT IN ('Pending', 'InProgress');
 
 CREATE UNIQUE INDEX actions_id ON actions (id);
 
 CREATE UNIQUE INDEX actions_machine ON actions (machine, generation);
 
 CREATE UNIQUE INDEX actions_open ON actions (machine, type) WHERE status IN ('Pending', 'InProgress');
+
+CREATE INDEX actions_updated ON actions (updated);
 
 CREATE TABLE applications (
     client_id    TEXT    NOT NULL PRIMARY KEY,
