@@ -111,6 +111,7 @@ func measure(ctx context.Context, l lab) (err error) {
 	say("Medians [quartiles] of one run. The machine's load was %.4s when it began%s.", field("/proc/loadavg", ""), note)
 
 	b.section("Durable creates per second, each with its audit entry", b.creates)
+	b.section("Lists of a million actions", b.lists)
 	b.section("Trust set of the whole installed system", b.trustSet)
 	b.section("A server, and an agent that restricts a tmpfs", b.onTmpfs)
 	b.section("An agent that restricts an ext4", b.onExt4)
