@@ -74,10 +74,24 @@ func (t ActionType) Operation() Operation { return operations[t] }
 
 // Caller is who asks, as an edge has established it.
 type Caller struct {
-	ID          string // client id of an application
+	// ID is the same at every call and means nobody else: the client id of an
+	// application of this server; of another issuer an application's or a user's
+	// id behind the issuer's address.
+	ID string
+	// Application is the ID of the application that a user calls through. It is
+	// empty if the caller is an application itself.
+	Application string
 	DisplayName string
 	Permissions []Permission
 	Source      string // PublicApi, Portal
+}
+
+// Program returns the ID of the application that calls, for itself or for a user.
+func (c Caller) Program() string {
+	if c.Application != "" {
+		return c.Application
+	}
+	return c.ID
 }
 
 // Authorize returns nil if the caller has one of the operation's permissions,

@@ -90,3 +90,12 @@ func TestOperationOfActions(t *testing.T) {
 		}
 	}
 }
+
+func TestProgram(t *testing.T) {
+	if got := (cordon.Caller{ID: "app"}).Program(); got != "app" {
+		t.Errorf("an application: %q", got)
+	}
+	if got := (cordon.Caller{ID: "user", Application: "app"}).Program(); got != "app" {
+		t.Errorf("a user: %q", got)
+	}
+}

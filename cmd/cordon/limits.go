@@ -84,7 +84,7 @@ func openLimits(ctx context.Context, c config.Server, store cordon.Store, tenant
 
 // call charges a call to an API.
 func (l *limits) call(ctx context.Context, c cordon.Caller, api string) error {
-	v, err := l.calls.Take(ctx, l.table.Buckets(l.tenant, c.ID, api)...)
+	v, err := l.calls.Take(ctx, l.table.Buckets(l.tenant, c.Program(), api)...)
 	return refusal(v, err, "API calls quota exceeded! maximum allowed "+v.Limit.String())
 }
 
