@@ -30,6 +30,7 @@ import (
 	"github.com/cordon-project/cordon/internal/mdeapi"
 	"github.com/cordon-project/cordon/internal/metrics"
 	"github.com/cordon-project/cordon/internal/oauth"
+	"github.com/cordon-project/cordon/internal/oidc"
 	"github.com/cordon-project/cordon/internal/seal"
 	"github.com/cordon-project/cordon/internal/store/sqlite"
 )
@@ -60,6 +61,9 @@ func (f configFlags) load() (config.Server, error) {
 		return c, badConfig(err)
 	}
 	if _, err := limitTable(c); err != nil {
+		return c, badConfig(err)
+	}
+	if err := checkIssuers(c); err != nil {
 		return c, badConfig(err)
 	}
 	return c, nil
@@ -163,8 +167,13 @@ func (s *server) open(ctx context.Context) error {
 	if s.limits, err = openLimits(ctx, s.cfg, s.store, tenant, s.log); err != nil {
 		return err
 	}
+	others, err := newIssuers(s.cfg, oidc.Options{Now: time.Now, Log: s.log, Refreshed: s.metrics.IssuerRefreshed})
+	if err != nil {
+		return badConfig(err)
+	}
+	s.closers = append(s.closers, others.Close)
 	s.login = oauth.Config{
-		Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log,
+		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log,
 	}
 	login, err := oauth.New(s.login)
 	if err != nil {

@@ -43,6 +43,8 @@ type Server struct {
 	ActionTTL Duration `toml:"action_ttl"`
 	// Limits take the place of Defender's limits for calls to the API.
 	Limits []Limit `toml:"limit"`
+	// Issuers are those whose access tokens are accepted besides this server's own.
+	Issuers []Issuer `toml:"issuer"`
 	// TrustedProxies are the networks (10.0.0.0/8, 192.0.2.1/32) of reverse
 	// proxies. What these write into X-Forwarded-For is taken for the address of
 	// the client, by which wrong secrets are counted. Without it all clients
@@ -60,6 +62,43 @@ type Limit struct {
 	API       string `toml:"api"`
 	PerMinute int    `toml:"per_minute"`
 	PerHour   int    `toml:"per_hour"`
+}
+
+// Issuer is another issuer of access tokens. What is left out has the default
+// that stands with it.
+type Issuer struct {
+	// URL is what its tokens have as iss, to the letter. Required.
+	URL string `toml:"url"`
+	// DiscoveryURL is where its discovery document is, if not below URL. JWKSURL is
+	// where its keys are, and then no discovery document is asked for.
+	DiscoveryURL string `toml:"discovery_url"`
+	JWKSURL      string `toml:"jwks_url"`
+	// Audiences are what its tokens for this server have as aud. Required.
+	Audiences []string `toml:"audiences"`
+	// Algorithms that it signs with. Default ["RS256"].
+	Algorithms []string `toml:"algorithms"`
+	// Tenants are the tid that tokens may have. Default: any, also none.
+	Tenants []string `toml:"tenants"`
+	// CAFile is a PEM file with who vouches for its certificate. Default: the
+	// system's authorities.
+	CAFile string `toml:"ca_file"`
+	// MaxStale is how long its keys are used while it does not answer. Default "24h".
+	MaxStale Duration `toml:"max_stale"`
+	// RoleClaims are the claims with roles. Default ["roles"]. A dot leads into an
+	// object, here and in those that follow.
+	RoleClaims []string `toml:"role_claims"`
+	// ScopeClaims are the claims with scopes. Default ["scp", "scope"].
+	ScopeClaims []string `toml:"scope_claims"`
+	// GroupClaims are the claims with groups. Default ["groups"].
+	GroupClaims []string `toml:"group_claims"`
+	// RequestorClaims are those of which the first that is there is shown as who
+	// asked. Default ["upn", "preferred_username", "email", "app_displayname"].
+	RequestorClaims []string `toml:"requestor_claims"`
+	// RequireScopeAndRole makes a user's token worth what both its scopes and the
+	// user's roles or groups give. Default: what any of them gives.
+	RequireScopeAndRole bool `toml:"require_scope_and_role"`
+	// Permissions are what roles and groups give, by their names at the issuer.
+	Permissions map[string][]string `toml:"permissions"`
 }
 
 // Certificate is a TLS certificate and its key, PEM files that belong together.

@@ -54,7 +54,10 @@ func TestGoodFiles(t *testing.T) {
 		"flags over nothing": {"", Server{Listen: "[::1]:0", TLSCert: "c.pem", TLSKey: "k.pem"}, with(func(s *Server) { s.Listen, s.TLSCert, s.TLSKey = "[::1]:0", "c.pem", "k.pem" })},
 		"certificate":        {"tls_cert = 'c.pem'\ntls_key = 'k.pem'", Server{}, with(func(s *Server) { s.TLSCert, s.TLSKey = "c.pem", "k.pem" })},
 		"half each":          {"tls_cert = 'c.pem'", Server{TLSKey: "k.pem"}, with(func(s *Server) { s.TLSCert, s.TLSKey = "c.pem", "k.pem" })},
-		"named port":         {`listen = "localhost:https"`, Server{}, with(func(s *Server) { s.Listen = "localhost:https" })},
+		"issuer": {"[[issuer]]\nurl = 'https://id'\naudiences = ['a']\nmax_stale = '1h'\n[issuer.permissions]\nSOC = ['Machine.Scan']", Server{}, with(func(s *Server) {
+			s.Issuers = []Issuer{{URL: "https://id", Audiences: []string{"a"}, MaxStale: Duration{time.Hour}, Permissions: map[string][]string{"SOC": {"Machine.Scan"}}}}
+		})},
+		"named port": {`listen = "localhost:https"`, Server{}, with(func(s *Server) { s.Listen = "localhost:https" })},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Load(write(t, c.text), c.over)
@@ -80,6 +83,7 @@ func TestBadFiles(t *testing.T) {
 		"key in the wrong place": {"[server]\nlisten = ':1'", Server{}, `unknown key "server"`},
 		"not TOML":               {"listen: ':1'", Server{}, "line 1"},
 		"twice":                  {"listen = ':1'\nlisten = ':2'", Server{}, "listen"},
+		"unknown in an issuer":   {"[[issuer]]\naudience = 'x'", Server{}, `unknown key "issuer.audience"`},
 		"number for text":        {"listen = 8443", Server{}, "listen"},
 		"text for list":          {"tls_names = 'x'", Server{}, "tls_names"},
 		"broken UTF-8":           {"listen = '\xff'", Server{}, "UTF-8"},

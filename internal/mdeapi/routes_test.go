@@ -214,7 +214,7 @@ func TestAuthorization(t *testing.T) {
 
 <!-- Written by "go test ./internal/mdeapi -run TestAuthorization -update" from the table that the server checks by. -->
 
-Any one of an operation's permissions allows it, in a token of this server. Addresses match in any case, with and without `+"`/v1.0`"+`.
+Any one of an operation's permissions allows it, in a token of this server or of an issuer that it is configured to accept. Addresses match in any case, with and without `+"`/v1.0`"+`.
 HEAD needs what GET needs. OPTIONS, and the refusal of a wrong method or address, need no token.
 
 | operation | any one of | answer |

@@ -6,6 +6,7 @@
 //	cordon_actions_created_total{type}        machine actions that were answered 201
 //	cordon_actions_ended_total{type,status}   machine actions that came to a terminal status
 //	cordon_action_seconds{type,status}        from their creation to that
+//	cordon_issuer_refreshes_total{issuer,result}  attempts to fetch the keys of another issuer: ok, failed
 //	cordon_agents_connected                   machines with a live connection to this server
 package metrics
 
@@ -31,6 +32,7 @@ type Metrics struct {
 	created  *prometheus.CounterVec
 	ended    *prometheus.CounterVec
 	took     *prometheus.HistogramVec
+	keys     *prometheus.CounterVec
 }
 
 // New returns metrics in which connected tells the number of live connections.
@@ -46,8 +48,9 @@ func New(connected func() int) *Metrics {
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "cordon_action_seconds", Help: "Time from the creation of a machine action to its terminal status.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 14),
 		}, []string{"type", "status"}),
+		keys: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "cordon_issuer_refreshes_total", Help: "Attempts to fetch the keys of another issuer."}, []string{"issuer", "result"}),
 	}
-	m.registry.MustRegister(m.requests, m.answers, m.created, m.ended, m.took,
+	m.registry.MustRegister(m.requests, m.answers, m.created, m.ended, m.took, m.keys,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "cordon_agents_connected", Help: "Machines with a live connection."}, func() float64 { return float64(connected()) }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -72,6 +75,15 @@ func (m *Metrics) Count(h http.Handler) http.Handler {
 		m.requests.WithLabelValues(a, strconv.Itoa(rec.code)).Inc()
 		m.answers.WithLabelValues(a).Observe(time.Since(started).Seconds())
 	})
+}
+
+// IssuerRefreshed counts how fetching an issuer's keys ended.
+func (m *Metrics) IssuerRefreshed(issuer string, err error) {
+	result := "ok"
+	if err != nil {
+		result = "failed"
+	}
+	m.keys.WithLabelValues(issuer, result).Inc()
 }
 
 // area is a label with few values, whatever clients ask for.

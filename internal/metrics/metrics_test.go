@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -36,6 +37,23 @@ func TestRequests(t *testing.T) {
 		`cordon_http_requests_total{area="api",code="200"} 3`, `cordon_http_requests_total{area="api",code="404"} 1`,
 		`cordon_http_requests_total{area="agent",code="200"} 1`, `cordon_http_requests_total{area="login",code="200"} 1`,
 		`cordon_http_requests_total{area="other",code="200"} 1`, `cordon_agents_connected 3`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("%s is not told:\n%s", line, text)
+		}
+	}
+}
+
+func TestIssuers(t *testing.T) {
+	m := New(func() int { return 0 })
+	m.IssuerRefreshed("https://id.example.org", nil)
+	for range 2 {
+		m.IssuerRefreshed("https://id.example.org", errors.New("down"))
+	}
+	text := m.text(t)
+	for _, line := range []string{
+		`cordon_issuer_refreshes_total{issuer="https://id.example.org",result="ok"} 1`,
+		`cordon_issuer_refreshes_total{issuer="https://id.example.org",result="failed"} 2`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("%s is not told:\n%s", line, text)

@@ -56,6 +56,10 @@ type Config struct {
 	Tenant       string            // GUID of the one tenant, in any case
 	Keys         []*rsa.PrivateKey // the first signs, all verify; at least 2048 bits each
 	Applications Applications
+	// Others says who calls by a token that this server has not signed. It is known
+	// if the token is one of another issuer that is accepted, and then the error is
+	// returned as it is. Nil: there are no others.
+	Others func(ctx context.Context, token string) (c cordon.Caller, known bool, err error)
 	// Guess runs try, which looks at the credentials of a client, unless there
 	// were too many wrong ones, and counts what it says. An error of try is
 	// returned as it is; one of kind Limited means that what try said must not be

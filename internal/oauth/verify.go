@@ -23,14 +23,14 @@ const (
 )
 
 // Authenticate returns who makes the request, by its Authorization header. Its
-// errors are those of [Server.Verify].
+// errors are those of [Server.Verify] and of Config.Others.
 func (s *Server) Authenticate(r *http.Request) (cordon.Caller, error) {
 	scheme, token, _ := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return cordon.Caller{}, cordon.Errorf(cordon.Unauthenticated, "", "Unauthorized. The request has no bearer token in its Authorization header.")
 	}
-	return s.Verify(r.Context(), token)
+	return s.identify(r.Context(), token)
 }
 
 // Verify returns the application that an access token of this server was issued

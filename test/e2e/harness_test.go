@@ -96,8 +96,10 @@ func unable() string {
 type world struct {
 	*testing.T
 	dir, scope, addr string
+	metrics          string // address; empty: off
 	ttl              time.Duration
-	limited          bool // the server has its default limits
+	limited          bool   // the server has its default limits
+	extra            string // more of its configuration
 	profile          profile
 	client           *http.Client
 	token            string
@@ -205,10 +207,15 @@ func (w *world) logOf(name string) string {
 func (w *world) startServer() {
 	w.Helper()
 	config := filepath.Join(w.dir, "server.toml")
-	text := fmt.Sprintf("listen = %q\nmetrics_listen = \"off\"\naction_ttl = %q\n", w.addr, w.ttl)
+	metrics := w.metrics
+	if metrics == "" {
+		metrics = "off"
+	}
+	text := fmt.Sprintf("listen = %q\nmetrics_listen = %q\naction_ttl = %q\n", w.addr, metrics, w.ttl)
 	if !w.limited { // the tests poll without mercy
 		text += "[[limit]]\nper_minute = 1000000000\nper_hour = 1000000000\n"
 	}
+	text += w.extra
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		w.Fatal(err)
 	}
