@@ -67,6 +67,7 @@ func TestForms(t *testing.T) {
 		"Entra ID 2, user, no scope":                             {entraUser2, both(plain), "#user:" + object, program, "a@example.org", []cordon.Permission{}},
 		"Entra ID 2, too many groups":                            {`{"azp":"` + program + `","oid":"` + object + `","sub":"x","tid":"` + tenant + `","scp":"x","_claim_names":{"groups":"src1"},"_claim_sources":{"src1":{"endpoint":"https://192.0.2.1/"}}}`, okta, "#user:" + object, program, object, []cordon.Permission{}},
 		"Entra ID, says user":                                    {`{"azp":"` + program + `","idtyp":"user","oid":"` + object + `","sub":"` + object + `","tid":"` + tenant + `","roles":["Machine.Read.All"]}`, both(plain), "#user:" + object, program, object, []cordon.Permission{}},
+		"Entra ID, scopes, so a user":                            {`{"azp":"` + program + `","oid":"` + object + `","sub":"` + object + `","tid":"` + tenant + `","scp":"x","roles":["Machine.Read.All"]}`, both(plain), "#user:" + object, program, object, []cordon.Permission{}},
 		"Keycloak, service account":                              {kcService, both(keycloak), "#app:SOAR", "", "service-account-soar", []cordon.Permission{read, restrict}},
 		"Keycloak, as it comes":                                  {kcService, plain, "#app:SOAR", "", "service-account-soar", []cordon.Permission{}},
 		"Keycloak, user":                                         {kcUser, keycloak, "#user:7c1d", "console", "ab", []cordon.Permission{read, restrict}},

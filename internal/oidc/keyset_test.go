@@ -175,8 +175,10 @@ func TestSlowIssuer(t *testing.T) {
 
 // TestBadAnswers shows what an issuer can answer that is not taken for its keys.
 func TestBadAnswers(t *testing.T) {
-	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s was asked", r.URL) }))
+	mustNot := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { t.Errorf("%s was asked", r.URL) })
+	elsewhere, elsewhereTLS := httptest.NewServer(mustNot), httptest.NewTLSServer(mustNot) // both of a known authority
 	t.Cleanup(elsewhere.Close)
+	t.Cleanup(elsewhereTLS.Close)
 	text := func(s string) func(f *fake) {
 		return func(f *fake) {
 			f.set(func() {
@@ -191,20 +193,21 @@ func TestBadAnswers(t *testing.T) {
 		make func(f *fake)
 		want string
 	}{
-		"another issuer":      {document("issuer", "https://other.example.org"), `is of the issuer "https://other.example.org"`},
-		"no issuer":           {document("issuer", nil), "is of the issuer"},
-		"issuer with a slash": {func(f *fake) { document("issuer", f.url+"/")(f) }, "is of the issuer"},
-		"keys by http":        {document("jwks_uri", elsewhere.URL), "is not https"},
-		"keys in a file":      {document("jwks_uri", "file:///etc/passwd"), "jwks_uri"},
-		"no keys":             {document("jwks_uri", ""), "jwks_uri"},
-		"not JSON":            {text("<html>"), "invalid character"},
-		"too long":            {text(`{"issuer":"` + strings.Repeat("x", maxDocument)), "more than"},
-		"keys too long":       {func(f *fake) { f.publish(strings.Repeat("x", maxDocument)) }, "more than"},
-		"only unusable keys":  {func(f *fake) { f.publish(jwk(newRSA(1024), "k1")) }, "no usable key"},
-		"no keys in it":       {func(f *fake) { f.publish() }, "no usable key"},
-		"private keys":        {func(f *fake) { f.publish(jose.JSONWebKey{Key: rsaKeys()[0], KeyID: "k1"}) }, "no usable key"},
-		"an error":            {func(f *fake) { f.break_() }, "502"},
-		"redirects away":      {func(f *fake) { f.set(func() { f.instead = http.RedirectHandler(elsewhere.URL+"/x", 302).ServeHTTP }) }, "redirects to"},
+		"another issuer":        {document("issuer", "https://other.example.org"), `is of the issuer "https://other.example.org"`},
+		"no issuer":             {document("issuer", nil), "is of the issuer"},
+		"issuer with a slash":   {func(f *fake) { document("issuer", f.url+"/")(f) }, "is of the issuer"},
+		"keys by http":          {document("jwks_uri", elsewhere.URL), "is not https"},
+		"keys in a file":        {document("jwks_uri", "file:///etc/passwd"), "jwks_uri"},
+		"no keys":               {document("jwks_uri", ""), "jwks_uri"},
+		"not JSON":              {text("<html>"), "invalid character"},
+		"too long":              {text(`{"issuer":"` + strings.Repeat("x", maxDocument)), "more than"},
+		"keys too long":         {func(f *fake) { f.publish(strings.Repeat("x", maxDocument)) }, "more than"},
+		"only unusable keys":    {func(f *fake) { f.publish(jwk(newRSA(1024), "k1")) }, "no usable key"},
+		"no keys in it":         {func(f *fake) { f.publish() }, "no usable key"},
+		"private keys":          {func(f *fake) { f.publish(jose.JSONWebKey{Key: rsaKeys()[0], KeyID: "k1"}) }, "no usable key"},
+		"an error":              {func(f *fake) { f.break_() }, "502"},
+		"redirects away":        {func(f *fake) { f.set(func() { f.instead = http.RedirectHandler(elsewhere.URL+"/x", 302).ServeHTTP }) }, "redirects to"},
+		"redirects away by TLS": {func(f *fake) { f.set(func() { f.instead = http.RedirectHandler(elsewhereTLS.URL, 302).ServeHTTP }) }, "redirects to"},
 		"redirects to the other": {func(f *fake) {
 			f.set(func() { f.instead = http.RedirectHandler("http://"+f.Listener.Addr().String(), 302).ServeHTTP })
 		}, "redirects to"},

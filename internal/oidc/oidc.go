@@ -46,6 +46,8 @@ const (
 	Leeway = time.Minute
 	// DefaultMaxStale is what [Issuer.MaxStale] is if nobody says.
 	DefaultMaxStale = 24 * time.Hour
+	// leastMaxStale leaves time to fetch keys again before the last ones are too old.
+	leastMaxStale = freshLeast + fetchWithin
 )
 
 // algorithms are those that an issuer may be allowed: public keys only.
@@ -192,6 +194,9 @@ func (v *Verifier) add(i Issuer) (*issuer, error) {
 	made.RequestorClaims = orElse(i.RequestorClaims, "upn", "preferred_username", "email", "app_displayname")
 	if made.MaxStale == 0 {
 		made.MaxStale = DefaultMaxStale
+	}
+	if made.MaxStale < leastMaxStale {
+		return nil, fmt.Errorf("max_stale: %s is less than %s", made.MaxStale, leastMaxStale)
 	}
 	v.issuers[i.URL] = made
 	return made, nil

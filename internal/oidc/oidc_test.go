@@ -8,6 +8,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/google/go-cmp/cmp"
@@ -196,6 +197,7 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		"delegated name":      {func(i *Issuer) { i.Permissions["g"] = []cordon.Permission{"Machine.Read"} }, `there is no permission "Machine.Read"`},
 		"group without name":  {func(i *Issuer) { i.Permissions[""] = nil }, "permissions: the name"},
 		"claim without name":  {func(i *Issuer) { i.GroupClaims = []string{""} }, "group_claims has an empty entry"},
+		"keys for a moment":   {func(i *Issuer) { i.MaxStale = time.Minute }, "max_stale: 1m0s is less than 5m10s"},
 		"tenant without name": {func(i *Issuer) { i.Tenants = []string{""} }, "tenants has an empty entry"},
 	} {
 		i := good()
@@ -238,4 +240,13 @@ func FuzzVerify(f *testing.F) {
 			}
 		}
 	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	f := newFake(b)
+	s := newStage(b, f.issuer())
+	token := f.token(b, nil)
+	for b.Loop() {
+		s.accepts(token)
+	}
 }
