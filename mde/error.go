@@ -15,7 +15,7 @@ const (
 	CodeResourceNotFound           = "ResourceNotFound"
 	CodeForbidden                  = "Forbidden"
 	CodeUnauthorized               = "Unauthorized"
-	CodeTooManyRequests            = "TooManyRequests"
+	CodeTooManyRequests            = "429" // the documentation says TooManyRequests, but this is what is sent
 )
 
 // Error is an answer of the server that is not a success.

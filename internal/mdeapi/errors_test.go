@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// documented are all error codes of Defender (contract 3.2): either a request
+// documented are all error codes of Defender (contract 3.2; "429" is what it
+// sends where the documentation says TooManyRequests): either a request
 // that gets it here, after something has happened, or why none can.
 var documented = []struct {
 	status       int
@@ -37,7 +38,7 @@ var documented = []struct {
 	{status: 403, code: "DisallowedOperation", why: "what Defender disallows by device group is not performed, and there are no groups"},
 	{status: 404, code: "NotFound", request: "GET /api/nothing"},
 	{status: 404, code: "ResourceNotFound", request: "GET /api/machines/123123123"},
-	{status: 429, code: "TooManyRequests", happens: "break by-limit", request: "GET /api/machineactions/$A1"},
+	{status: 429, code: "429", happens: "break by-limit", request: "GET /api/machineactions/$A1"},
 	{status: 500, code: "InternalServerError", happens: "break internally", request: "GET /api/machineactions/$A1"},
 }
 

@@ -228,7 +228,7 @@ func problemOf(err error) *problem {
 	case cordon.NotFound:
 		p.status, p.code = http.StatusNotFound, "ResourceNotFound"
 	case cordon.Limited:
-		p.status, p.code, p.header = http.StatusTooManyRequests, "TooManyRequests", map[string]string{"Retry-After": strconv.Itoa(int(max(e.RetryAfter, time.Second) / time.Second))}
+		p.status, p.code, p.header = http.StatusTooManyRequests, "429", map[string]string{"Retry-After": strconv.Itoa(int(max(e.RetryAfter, time.Second) / time.Second))}
 	case cordon.Unavailable:
 		p.status, p.code, p.header = http.StatusServiceUnavailable, "ServiceUnavailable", map[string]string{"Retry-After": "5"}
 		p.message = "The service cannot answer right now. Try again."

@@ -205,7 +205,7 @@ func TestErrors(t *testing.T) {
 		{cordon.Unauthenticated, "", 401, "Unauthorized"},
 		{cordon.Forbidden, cordon.CodeMissingPermission, 403, "Forbidden"},
 		{cordon.NotFound, "", 404, "ResourceNotFound"},
-		{cordon.Limited, "", 429, "TooManyRequests"},
+		{cordon.Limited, "", 429, "429"},
 		{cordon.Internal, "", 500, "InternalServerError"},
 		{cordon.Unavailable, "", 503, "ServiceUnavailable"},
 		{cordon.Kind(200), "", 500, "InternalServerError"},

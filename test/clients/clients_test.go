@@ -268,7 +268,7 @@ func (u user) isThrottled() {
 			break
 		}
 	}
-	a := u.fails(http.MethodGet, path, "", http.StatusTooManyRequests, "TooManyRequests", fmt.Sprintf("API calls quota exceeded! maximum allowed %d per 01:00:00", hurriedLimit))
+	a := u.fails(http.MethodGet, path, "", http.StatusTooManyRequests, "429", fmt.Sprintf("API calls quota exceeded! maximum allowed %d per 01:00:00", hurriedLimit))
 	if wait, err := strconv.Atoi(a.Headers["retry-after"]); err != nil || wait < 1 || wait > 3600/hurriedLimit {
 		u.Errorf("Retry-After: %q", a.Headers["retry-after"])
 	}
