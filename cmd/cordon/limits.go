@@ -6,11 +6,14 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/config"
+	"github.com/cordon-project/cordon/internal/mdeapi"
 	"github.com/cordon-project/cordon/internal/ratelimit"
 )
 
@@ -42,7 +45,11 @@ const (
 // limitTable returns the limits that the configuration sets.
 func limitTable(c config.Server) (*ratelimit.Table, error) {
 	rules := make([]ratelimit.Rule, len(c.Limits))
+	known := mdeapi.APIs()
 	for i, l := range c.Limits {
+		if l.API != "" && !slices.ContainsFunc(known, func(word string) bool { return strings.EqualFold(word, l.API) }) {
+			return nil, fmt.Errorf("limit %d: there is no api %q, known are %s", i+1, l.API, strings.Join(known, ", "))
+		}
 		rules[i] = ratelimit.Rule{Application: l.Application, API: l.API}
 		if l.PerMinute != 0 {
 			rules[i].Limits = append(rules[i].Limits, ratelimit.Limit{Burst: l.PerMinute, Period: time.Minute})

@@ -49,6 +49,21 @@ var routes = []route{
 	{"GET", "alerts/*", cordon.ReadAlerts, http.StatusOK, (*api).getAlert},
 }
 
+// APIs returns the operations by the last words of their paths, as limits of
+// calls name them: sorted, without what stands in parentheses. The read of one
+// machine or action has no word of its own and is not among them.
+func APIs() []string {
+	var words []string
+	for _, r := range routes {
+		word, _, _ := strings.Cut(r.path[strings.LastIndexByte(r.path, '/')+1:], "(")
+		if word != "*" {
+			words = append(words, word)
+		}
+	}
+	slices.Sort(words)
+	return slices.Compact(words)
+}
+
 // action is the route by which an action is asked for. Those that Cordon does
 // not perform have theirs too, with the checks that Defender makes: a program
 // then learns that the machine cannot do it, and not that there is no such address.

@@ -47,7 +47,7 @@ func ID(parts ...string) string {
 
 // Rule sets the limits of an API for an application. An empty Application means
 // every one. API is an operation by the last word of its path, as in runliveresponse,
-// in any case; empty it means every API that has no rule of its own. The limits
+// in any case and without what stands in parentheses behind it; empty it means every API that has no rule of its own. The limits
 // hold together and take the place of those that would hold otherwise.
 type Rule struct {
 	Application, API string
@@ -59,6 +59,7 @@ var defender = []Rule{
 	{Limits: []Limit{{100, time.Minute}, {1500, time.Hour}}},
 	{API: "getPackageUri", Limits: []Limit{{2, time.Minute}, {120, time.Hour}}},
 	{API: "runliveresponse", Limits: []Limit{{10, time.Minute}}},
+	{API: "startInvestigation", Limits: []Limit{{50, time.Hour}}}, // page "Start investigation API"
 }
 
 // Table knows which limits hold for a call to an API.
@@ -124,7 +125,7 @@ func (r Rule) what() string {
 // because the operation is expensive.
 func (t *Table) Limits(application, api string) []Limit {
 	application = strings.ToLower(application)
-	operation := strings.ToLower(api[strings.LastIndexByte(api, '/')+1:])
+	operation, _, _ := strings.Cut(strings.ToLower(api[strings.LastIndexAny(api, "/ ")+1:]), "(")
 	for _, s := range []scope{{application, operation}, {"", operation}, {application, ""}} {
 		if limits, ok := t.limits[s]; ok {
 			return limits

@@ -24,6 +24,7 @@ func TestDefendersLimits(t *testing.T) {
 		"POST machines/*/restrictCodeExecution": {minute, hour},
 		"GET machineactions/*/getPackageUri":    {{Burst: 2, Period: time.Minute}, {Burst: 120, Period: time.Hour}},
 		"POST machines/*/runLiveResponse":       {{Burst: 10, Period: time.Minute}},
+		"POST machines/*/startInvestigation":    {{Burst: 50, Period: time.Hour}},
 		"":                                      {minute, hour},
 	} {
 		if diff := cmp.Diff(want, table.Limits("anybody", api)); diff != "" {
@@ -39,6 +40,8 @@ func TestRules(t *testing.T) {
 		rule{Application: "SOAR", Limits: []limit{two, hour}},
 		rule{API: "RunLiveResponse", Limits: []limit{three}},
 		rule{Application: "soar", API: "cancel", Limits: []limit{four}},
+		rule{API: "machines", Limits: []limit{four}},
+		rule{API: "getLink", Limits: []limit{two}},
 	)
 	if err != nil {
 		t.Fatal(err)
@@ -47,8 +50,10 @@ func TestRules(t *testing.T) {
 		application, api string
 		want             []limit
 	}{
-		{"other", "GET machines", []limit{one}},
-		{"Soar", "GET machines", []limit{two, hour}},
+		{"other", "GET machines/*", []limit{one}},
+		{"Soar", "GET machines/*", []limit{two, hour}},
+		{"other", "GET machines", []limit{four}},
+		{"other", "GET machineactions/*/GetLink(index=*)", []limit{two}},
 		{"soar", "POST machines/*/runliveresponse", []limit{three}},
 		{"soar", "POST machineactions/*/cancel", []limit{four}},
 		{"other", "POST machineactions/*/cancel", []limit{one}},
