@@ -93,28 +93,30 @@ func (k *keySet) refresh() {
 	cancel()
 	k.refreshed(k.issuer, err)
 
-	before, until := k.land(keys, fresh, err)
+	// Told before those who wait go on: what they see is in the log by then.
+	k.mu.Lock()
+	before, until := k.failed, k.until() // nobody else changes them
+	k.mu.Unlock()
 	switch {
 	case err != nil && before == nil && k.ctx.Err() == nil:
 		k.log.Warn("an issuer's keys cannot be had", "issuer", k.issuer, "err", err, "last_keys_until", until)
 	case err == nil && before != nil:
 		k.log.Info("an issuer's keys can be had again", "issuer", k.issuer)
 	}
+	k.land(keys, fresh, err)
 }
 
-// land takes over what a fetching has brought and lets those go on who wait for
-// it. It returns how the one before ended, and how long the keys are good for.
-func (k *keySet) land(keys map[string][]jose.JSONWebKey, fresh time.Duration, err error) (before error, until string) {
+// land takes over what a fetching has brought and lets those go on who wait for it.
+func (k *keySet) land(keys map[string][]jose.JSONWebKey, fresh time.Duration, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.now()
-	before, k.failed = k.failed, err
+	k.failed = err
 	if k.next = now.Add(retryEvery); err == nil {
 		k.keys, k.fetched, k.stale, k.next = keys, now, now.Add(fresh), now.Add(RefreshEvery)
 	}
 	close(k.flight)
 	k.flight = nil
-	return before, k.until()
 }
 
 // until says how long the keys that are here are good for. The caller holds mu.
