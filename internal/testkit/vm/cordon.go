@@ -1,0 +1,138 @@
+package vm
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
+)
+
+// Where an installed cordon has its things in the guest.
+const (
+	CordonProgram = "/usr/local/bin/cordon"
+	CordonProfile = "/var/lib/cordon/bootstrap.json" // for CORDON_PROFILE
+	cordonRules   = "/etc/cordon/trust.rules"
+)
+
+const serverUnit = `[Unit]
+Description=Cordon server
+
+[Service]
+ExecStart=` + CordonProgram + ` server --data-dir /var/lib/cordon --listen 127.0.0.1:8443
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
+`
+
+const agentUnit = `[Unit]
+Description=Cordon agent
+After=cordon-server.service
+
+[Service]
+EnvironmentFile=/etc/cordon/agent.env
+ExecStart=` + CordonProgram + ` agent --server https://localhost:8443 --ca-file /var/lib/cordon/ca.crt --scope host
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
+`
+
+// enrollScript runs once, in the guest: the token is known only to its server.
+const enrollScript = `set -e
+systemctl enable -q --now cordon-server.service
+for i in $(seq 240); do [ -s ` + CordonProfile + ` ] && break; sleep 0.25; done
+umask 077
+sed -n 's/.*"enrollmentToken": "\(.*\)".*/CORDON_ENROLLMENT_TOKEN=\1/p' ` + CordonProfile + ` > /etc/cordon/agent.env
+[ -s /etc/cordon/agent.env ]
+systemctl enable -q --now cordon-agent.service
+for i in $(seq 120); do
+	CORDON_PROFILE=` + CordonProfile + ` cordon machines list 2>/dev/null | grep -qw vm && exit 0
+	sleep 0.25
+done
+journalctl -n 30 -u cordon-server -u cordon-agent --no-pager >&2
+exit 1
+`
+
+// install adds cordon and its rules file to what is put on the disk.
+func (m *Machine) install(ctx context.Context, guest string, t tree) error {
+	program, err := goBuild(ctx, m.dir, "cmd/cordon")
+	if err != nil {
+		return err
+	}
+	// While restricted the guest must go on talking to us, also after a restart.
+	rules, err := rule(guest, "the VM harness's program in the guest")
+	if err != nil {
+		return err
+	}
+	for _, path := range m.cfg.Trust {
+		r, err := rule(path, filepath.Base(path))
+		if err != nil {
+			return err
+		}
+		rules += r
+	}
+	const at = channel.InitPayload
+	t[at+CordonProgram] = entry{mode: 0o755, from: program}
+	t[at+cordonRules] = entry{mode: 0o644, data: []byte(rules)}
+	t[at+"/etc/systemd/system/cordon-server.service"] = entry{mode: 0o644, data: []byte(serverUnit)}
+	t[at+"/etc/systemd/system/cordon-agent.service"] = entry{mode: 0o644, data: []byte(agentUnit)}
+	return nil
+}
+
+// rule is a line of a rules file that trusts the content of the file at path.
+func rule(path, comment string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }() // only read
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	return fmt.Sprintf("sha256 %x %s\n", h.Sum(nil), strings.Map(printable, comment)), nil
+}
+
+func printable(r rune) rune {
+	if r < ' ' {
+		return '?'
+	}
+	return r
+}
+
+// enroll starts the server and the agent in the guest.
+func (m *Machine) enroll(ctx context.Context) error {
+	m.say("starting the agent and a server in the guest")
+	if _, err := m.Output(ctx, "sh", "-c", enrollScript); err != nil {
+		return fmt.Errorf("enrol the agent: %w", err)
+	}
+	return nil
+}
+
+// Settle waits until systemd has started everything that it starts at boot.
+// Services that failed do not make it an error.
+func (m *Machine) Settle(ctx context.Context) error {
+	_, err := m.Run(ctx, Cmd{Program: channel.Program{Args: []string{"systemctl", "is-system-running", "--wait"}}})
+	return err
+}
+
+// Restrict restricts the guest through its server and waits until the agent says
+// that it is in force.
+func (m *Machine) Restrict(ctx context.Context) error { return m.order(ctx, "restrict") }
+
+// Unrestrict lifts the restriction in the same way.
+func (m *Machine) Unrestrict(ctx context.Context) error { return m.order(ctx, "unrestrict") }
+
+func (m *Machine) order(ctx context.Context, verb string) error {
+	_, err := m.Output(ctx, "env", "CORDON_PROFILE="+CordonProfile, CordonProgram, verb, "vm", "--comment", "VM harness", "--wait")
+	if err != nil {
+		return fmt.Errorf("%s the guest: %w", verb, err)
+	}
+	return nil
+}

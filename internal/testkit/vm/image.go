@@ -1,0 +1,329 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
+)
+
+// suites are the kernels by name, and where Debian has them.
+var suites = map[string]string{"6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
+
+// Kernels are the names of the kernels: Debian's cloud kernels of bookworm,
+// trixie and sid.
+func Kernels() []string { return []string{"6.1", "6.12", "newest"} }
+
+func suiteOf(kernel string) (string, error) {
+	if s, ok := suites[kernel]; ok {
+		return s, nil
+	}
+	return "", fmt.Errorf("there is no kernel %q: take one of %s", kernel, strings.Join(Kernels(), ", "))
+}
+
+const (
+	mirror  = "http://deb.debian.org/debian"
+	keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+	// rootSuite is the Debian that runs in the guest, whatever the kernel.
+	rootSuite = "bookworm"
+	diskSize  = "3G" // sparse
+)
+
+// rootPackages are what a small server has beside debootstrap's minimal system.
+var rootPackages = []string{
+	"systemd", "systemd-sysv", "libpam-systemd", "dbus", "udev", "openssh-server", "openssh-client", "sudo", "cron", "python3-minimal", "kmod", "iproute2",
+	"procps", "linux-base", "initramfs-tools", "e2fsprogs", "btrfs-progs", "less", "netbase", "logrotate", "ca-certificates",
+}
+
+// The recipes: who changes what a build does changes its text, so that older
+// results are not taken for it.
+var (
+	kernelRecipe = "kernel 1 " + mirror
+	rootRecipe   = "root 1 " + mirror + rootSuite + fmt.Sprint(rootPackages)
+	diskRecipe   = "disk 1 " + diskSize
+)
+
+// kernelDir returns the directory of a kernel: its packages in debs, their
+// content in tree, vmlinuz, and its version in the file version.
+func kernelDir(ctx context.Context, kernel string, say func(string, ...any)) (string, error) {
+	suite, err := suiteOf(kernel)
+	if err != nil {
+		return "", err
+	}
+	return cached(ctx, "kernel-"+kernel, kernelRecipe+suite, func(dir string) error {
+		say("fetching kernel %s from Debian %s", kernel, suite)
+		debs := filepath.Join(dir, "debs")
+		if err := download(ctx, suite, dir, debs); err != nil {
+			return err
+		}
+		names, err := filepath.Glob(debs + "/*.deb")
+		if err != nil {
+			return err
+		}
+		tree := filepath.Join(dir, "tree")
+		for _, n := range names {
+			if _, err := command(ctx, dir, "dpkg-deb", "-x", n, tree); err != nil {
+				return err
+			}
+		}
+		return index(ctx, dir, tree)
+	})
+}
+
+// linuxPackage are the packages that belong to one kernel, which may need a newer
+// linux-base than the guest has: sid has its image,
+// modules and symlinks in several.
+var linuxPackage = regexp.MustCompile(`^linux-((image|binary|modules|base)-[0-9]|base$)`)
+
+// download fetches the packages of a suite's cloud kernel into debs. apt works in
+// directories of its own below work and verifies by Debian's keyring; this
+// machine's sources are not touched.
+func download(ctx context.Context, suite, work, debs string) error {
+	apt := filepath.Join(work, "apt")
+	for _, d := range []string{debs, apt + "/lists/partial", apt + "/archives/partial", apt + "/none"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	source := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, suite)
+	if err := errors.Join(os.WriteFile(apt+"/sources.list", []byte(source), 0o644), os.WriteFile(apt+"/status", nil, 0o644)); err != nil {
+		return err
+	}
+	run := func(tool string, args ...string) (string, error) {
+		all := []string{tool}
+		for _, o := range []string{
+			"Dir::Etc::sourcelist=" + apt + "/sources.list", "Dir::Etc::sourceparts=" + apt + "/none", "Dir::Etc::preferencesparts=" + apt + "/none",
+			"Dir::State=" + apt, "Dir::State::lists=" + apt + "/lists", "Dir::State::status=" + apt + "/status", "Dir::Cache=" + apt,
+			"APT::Architecture=amd64", "APT::Architectures=amd64", "APT::Sandbox::User=root", "Acquire::Languages=none", "Acquire::Retries=3",
+			"Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+		} {
+			all = append(all, "-o", o)
+		}
+		return command(ctx, debs, append(all, args...)...)
+	}
+	if _, err := run("apt-get", "update", "-q"); err != nil {
+		return err
+	}
+	want, seen := []string{"linux-image-cloud-amd64"}, map[string]bool{}
+	for len(want) > 0 {
+		name := want[0]
+		want = want[1:]
+		out, err := run("apt-cache", "depends", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks", "--no-replaces", name)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(out) {
+			_, dep, ok := strings.Cut(strings.TrimSpace(line), "epends: ")
+			if ok && linuxPackage.MatchString(dep) && !seen[dep] {
+				seen[dep] = true
+				want = append(want, dep)
+			}
+		}
+	}
+	if len(seen) == 0 {
+		return fmt.Errorf("linux-image-cloud-amd64 of %s depends on no kernel", suite)
+	}
+	args := []string{"download", "-q"}
+	for dep := range seen {
+		args = append(args, dep)
+	}
+	_, err := run("apt-get", args...)
+	return errors.Join(err, os.RemoveAll(apt))
+}
+
+// index finds the kernel and its version in what was unpacked.
+func index(ctx context.Context, dir, tree string) error {
+	versions, err := filepath.Glob(tree + "/usr/lib/modules/*")
+	if len(versions) == 0 && err == nil {
+		if versions, err = filepath.Glob(tree + "/lib/modules/*"); err == nil && len(versions) > 0 {
+			// depmod and modprobe look at one place: usr/lib, as on a merged system.
+			if err = os.MkdirAll(tree+"/usr", 0o755); err == nil {
+				err = os.Rename(tree+"/lib", tree+"/usr/lib")
+			}
+		}
+	}
+	if err != nil || len(versions) != 1 {
+		return errors.Join(err, fmt.Errorf("the kernel's packages have %d versions of modules", len(versions)))
+	}
+	if err := os.Symlink("usr/lib", tree+"/lib"); err != nil {
+		return err
+	}
+	version := filepath.Base(versions[0])
+	images, _ := filepath.Glob(tree + "/boot/vmlinuz-*")
+	images = append(images, tree+"/usr/lib/modules/"+version+"/vmlinuz")
+	if _, err := command(ctx, dir, "cp", images[0], "vmlinuz"); err != nil {
+		return err
+	}
+	if _, err := command(ctx, dir, tool("depmod"), "-b", tree, version); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "version"), []byte(version), 0o644)
+}
+
+// tool is the path of one of the tools, which checkTools has seen.
+func tool(name string) string {
+	path, err := look(name)
+	if err != nil {
+		return name
+	}
+	return path
+}
+
+// modules adds the named kernel modules and what they need to t, uncompressed.
+// What is built into the kernel adds nothing.
+func modules(ctx context.Context, kernel string, names []string, t tree) error {
+	version, err := os.ReadFile(filepath.Join(kernel, "version"))
+	if err != nil {
+		return err
+	}
+	var order []string
+	for _, name := range names {
+		out, err := command(ctx, kernel, tool("modprobe"), "-C", "/dev/null", "-d", filepath.Join(kernel, "tree"), "-S", string(version), "--show-depends", name)
+		if err != nil {
+			return fmt.Errorf("find module %s: %w", name, err)
+		}
+		for line := range strings.Lines(out) {
+			f := strings.Fields(line)
+			if len(f) < 2 || f[0] != "insmod" {
+				continue // "builtin NAME"
+			}
+			base, _, _ := strings.Cut(filepath.Base(f[1]), ".ko")
+			base += ".ko"
+			if slices.Contains(order, base) {
+				continue
+			}
+			data, err := unpacked(ctx, f[1])
+			if err != nil {
+				return err
+			}
+			order = append(order, base)
+			t[channel.InitModules+"/"+base] = entry{mode: 0o644, data: data}
+		}
+	}
+	t[channel.InitOrder] = entry{mode: 0o644, data: []byte(strings.Join(order, "\n") + "\n")}
+	return nil
+}
+
+// unpacked reads a module, which newer kernels have compressed.
+func unpacked(ctx context.Context, path string) ([]byte, error) {
+	switch filepath.Ext(path) {
+	case ".xz":
+		out, err := command(ctx, "/", "xz", "-dc", path)
+		return []byte(out), err
+	case ".zst":
+		out, err := command(ctx, "/", "zstd", "-dcq", path)
+		return []byte(out), err
+	}
+	return os.ReadFile(path)
+}
+
+// rootDir returns the directory whose subdirectory tree is the Debian system of
+// the guests, without a kernel.
+func rootDir(ctx context.Context, say func(string, ...any)) (string, error) {
+	return cached(ctx, "root-"+rootSuite, rootRecipe, func(dir string) error {
+		if os.Geteuid() != 0 {
+			return errors.New("a Debian system can only be made by root: run this as root once")
+		}
+		say("making a Debian %s system with debootstrap, which takes one to three minutes", rootSuite)
+		root := filepath.Join(dir, "tree")
+		cmd := exec.CommandContext(ctx, tool("debootstrap"), "--variant=minbase", "--arch=amd64", "--keyring="+keyring, "--include="+strings.Join(rootPackages, ","), rootSuite, root, mirror)
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
+		if proxy, err := command(ctx, dir, "apt-config", "shell", "P", "Acquire::http::Proxy"); err == nil && strings.HasPrefix(proxy, "P='http") {
+			cmd.Env = append(cmd.Env, "http_proxy="+strings.Trim(strings.TrimSpace(proxy[2:]), "'"))
+		}
+		if _, err := runCommand(cmd); err != nil {
+			return err
+		}
+		return furnish(ctx, root)
+	})
+}
+
+// furnish makes the system one that boots as "vm" and lets nobody wait.
+func furnish(ctx context.Context, root string) error {
+	for name, text := range map[string]string{
+		"etc/hostname":                   "vm\n",
+		"etc/hosts":                      "127.0.0.1 localhost\n127.0.1.1 vm\n::1 localhost\n",
+		"etc/fstab":                      "/dev/vda / ext4 defaults 0 0\n",
+		"etc/apt/apt.conf.d/90cordon-vm": "APT::Periodic::Enable \"0\";\n",
+		// An empty one would be filled at each boot of the untouched image.
+		"etc/machine-id": "c0ffee00c0ffee00c0ffee00c0ffee00\n",
+		// Their console is read by nobody, and a getty starts again and again.
+		"etc/systemd/system/serial-getty@ttyS0.service.d/off.conf": "[Unit]\nConditionPathExists=/nonexistent\n",
+	} {
+		path := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			return err
+		}
+	}
+	if _, err := command(ctx, root, "chroot", root, "useradd", "-m", "-s", "/bin/bash", "-u", fmt.Sprint(channel.UserID), channel.UserName); err != nil {
+		return err
+	}
+	_, err := command(ctx, root, "chroot", root, "sh", "-c", "apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin")
+	return err
+}
+
+// diskDir returns the directory with disk.img: the Debian system with the
+// kernel's packages installed, as an ext4 file system. It is never written to.
+func diskDir(ctx context.Context, kernel string, say func(string, ...any)) (string, error) {
+	suite, err := suiteOf(kernel)
+	if err != nil {
+		return "", err
+	}
+	return cached(ctx, "disk-"+kernel, diskRecipe+rootRecipe+kernelRecipe+suite, func(dir string) error {
+		system, err := rootDir(ctx, say)
+		if err != nil {
+			return err
+		}
+		packages, err := kernelDir(ctx, kernel, say)
+		if err != nil {
+			return err
+		}
+		say("making a disk with kernel %s", kernel)
+		root := filepath.Join(dir, "tree")
+		if _, err := command(ctx, dir, "cp", "-a", "--reflink=auto", system+"/tree", root); err != nil {
+			return err
+		}
+		if _, err := command(ctx, dir, "cp", "-a", packages+"/debs", root+"/debs"); err != nil {
+			return err
+		}
+		// The initramfs is ours, so none is made. All dependencies are met, or apt
+		// would refuse to work in the guest.
+		if _, err := command(ctx, dir, "chroot", root, "sh", "-c", "export INITRD=No && dpkg -i /debs/linux-base*.deb && dpkg -i /debs/*.deb && rm -r /debs && apt-get check"); err != nil {
+			return err
+		}
+		if _, err := command(ctx, dir, tool("mke2fs"), "-q", "-t", "ext4", "-O", "verity", "-L", "root", "-d", root, "disk.img", diskSize); err != nil {
+			return err
+		}
+		return errors.Join(os.Chmod(filepath.Join(dir, "disk.img"), 0o444), os.RemoveAll(root))
+	})
+}
+
+// Build makes and keeps what the kernel's guests need, if it is not there yet:
+// the kernel alone without disk, else the Debian system too. It tells progress to w.
+func Build(ctx context.Context, kernel string, disk bool, w io.Writer) error {
+	if err := checkTools(); err != nil {
+		return err
+	}
+	say := sayTo(w)
+	if _, err := kernelDir(ctx, kernel, say); err != nil || !disk {
+		return err
+	}
+	_, err := diskDir(ctx, kernel, say)
+	return err
+}
+
+func sayTo(w io.Writer) func(string, ...any) {
+	return func(format string, args ...any) {
+		if w != nil {
+			_, _ = fmt.Fprintf(w, "vm: "+format+"\n", args...) // only progress
+		}
+	}
+}

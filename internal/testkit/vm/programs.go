@@ -1,0 +1,26 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// goBuild builds a package of this module, named by its directory, as a static
+// program and returns its path below dir.
+func goBuild(ctx context.Context, dir, pkg string) (string, error) {
+	out := filepath.Join(dir, filepath.Base(pkg))
+	return out, goTool(ctx, "build", "-trimpath", "-ldflags=-s -w", "-o", out, "github.com/cordon-project/cordon/"+pkg)
+}
+
+func goTool(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if _, err := runCommand(cmd); err != nil {
+		return fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
