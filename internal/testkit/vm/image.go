@@ -255,8 +255,6 @@ func furnish(ctx context.Context, root string) error {
 		"etc/apt/apt.conf.d/90cordon-vm": "APT::Periodic::Enable \"0\";\n",
 		// An empty one would be filled at each boot of the untouched image.
 		"etc/machine-id": "c0ffee00c0ffee00c0ffee00c0ffee00\n",
-		// Their console is read by nobody, and a getty starts again and again.
-		"etc/systemd/system/serial-getty@ttyS0.service.d/off.conf": "[Unit]\nConditionPathExists=/nonexistent\n",
 	} {
 		path := filepath.Join(root, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {

@@ -14,7 +14,8 @@ import (
 // tree is the content of an initramfs, by absolute path.
 type tree map[string]entry
 
-// entry is a file of an initramfs: from, or data, or a directory by its mode.
+// entry is a file of an initramfs: its content is that of from, or data. By its
+// mode it is a directory, or a symbolic link with data as its target.
 type entry struct {
 	mode fs.FileMode
 	data []byte
@@ -65,8 +66,11 @@ func (e entry) write(w io.Writer, name string, ino int) error {
 		return fmt.Errorf("%s has more than 2 GiB", name)
 	}
 	mode, links := uint32(e.mode.Perm())|0o100000, 1
-	if e.mode.IsDir() {
+	switch e.mode.Type() {
+	case fs.ModeDir:
 		mode, links = uint32(e.mode.Perm())|0o040000, 2
+	case fs.ModeSymlink:
+		mode = 0o120777
 	}
 	var b bytes.Buffer
 	// magic, ino, mode, uid, gid, nlink, mtime, filesize, device numbers (4), namesize, check

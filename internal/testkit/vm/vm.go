@@ -145,7 +145,7 @@ func (m *Machine) prepare(ctx context.Context) error {
 		t[base+channel.GuestProgram] = entry{mode: 0o755, from: guest}
 		unit := "/etc/systemd/system/cordon-vm.service"
 		t[base+unit] = entry{mode: 0o644, data: []byte(guestUnit)}
-		t[base+"/etc/systemd/system/multi-user.target.wants/cordon-vm.service"] = entry{mode: 0o644, data: []byte(guestUnit)}
+		t[base+"/etc/systemd/system/multi-user.target.wants/cordon-vm.service"] = entry{mode: os.ModeSymlink, data: []byte(unit)}
 		if m.cfg.Cordon {
 			if err := m.install(ctx, guest, t); err != nil {
 				return err
@@ -200,7 +200,7 @@ func (m *Machine) prepare(ctx context.Context) error {
 		}
 		m.qemu = append(m.qemu, "-drive", "if=virtio,format=qcow2,cache=unsafe,file="+overlay)
 	}
-	m.append = []string{"console=ttyS0", "loglevel=4", "panic=-1", "mitigations=off", "no_timer_check", "tsc=unstable", "net.ifnames=0"}
+	m.append = []string{"console=ttyS0", "loglevel=4", "panic=-1", "mitigations=off", "no_timer_check", "tsc=unstable", "systemd.show_status=false", "systemd.getty_auto=no"}
 	if m.cfg.LSM != "" {
 		m.append = append(m.append, "lsm="+m.cfg.LSM)
 	}
