@@ -23,11 +23,14 @@ demo: build
 	bin/demo bin/cordon
 
 # What the tests use besides Go: rpm builds a package database to be read, and
-# npm runs a login library that programs written for Defender use.
+# npm runs a login library that programs written for Defender use. The rest boots
+# kernels: see docs/vm.md.
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 deps:
 	@command -v rpmbuild >/dev/null || { apt-get update -qq && $(APT) rpm >/dev/null; }
 	@command -v npm >/dev/null || { apt-get update -qq && $(APT) nodejs npm ca-certificates >/dev/null; }
+	@for p in qemu-system-x86_64 qemu-img busybox debootstrap mke2fs depmod xz zstd; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$p >/dev/null || missing=1; done; \
+		test -z "$$missing" || { apt-get update -qq && $(APT) qemu-system-x86 qemu-utils busybox-static debootstrap e2fsprogs kmod xz-utils zstd debian-archive-keyring >/dev/null; }
 
 test: deps lint build
 	GOARCH=arm64 $(GO) build -o /dev/null ./cmd/cordon

@@ -34,7 +34,7 @@ const (
 )
 
 const usage = `usage: vm run [flags] -- SCRIPT [ARGS]...
-       vm build [--kernel KERNEL]... 
+       vm build [--kernel KERNEL]...
 
 SCRIPT is a file of this machine, or else a line for the guest's shell.
 "vm run --help" has the flags.
@@ -167,6 +167,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 		return exitHarness, err
 	}
 	code, err = attempt(ctx, o, stdout, stderr)
+	if errors.Is(err, vm.ErrEmulator) {
+		_, _ = fmt.Fprintf(stderr, "vm: %v\nvm: everything begins once more\n", err)
+		code, err = attempt(ctx, o, stdout, stderr)
+	}
 	return code, err
 }
 

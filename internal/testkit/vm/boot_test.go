@@ -1,6 +1,11 @@
 package vm_test
 
 import (
+	"context"
+	"errors"
+	"path/filepath"
+	"syscall"
+
 	"os"
 	"strings"
 	"testing"
@@ -8,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon/internal/testkit/vm"
+	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
 )
 
 // A test finds itself in a guest with the kernel that it asked for, as root, with
@@ -45,4 +51,140 @@ func TestRunTest(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A guest that gets nowhere is an error with what its console said.
+func TestBootFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		cfg  vm.Config
+		want string
+	}{
+		"panic":   {vm.Config{Append: []string{"rdinit=/nonexistent"}}, "the guest's kernel panicked"},
+		"slow":    {vm.Config{BootLimit: 1}, "did not get ready within 1ns"},
+		"modules": {vm.Config{Modules: []string{"nosuch"}}, "find module nosuch"},
+		"file":    {vm.Config{Files: map[string]string{"/x": "/nonexistent"}}, "put a file into the guest"},
+		"agent":   {vm.Config{Cordon: true}, "only be installed in a guest with a disk"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
+			test.cfg.Kernel = "6.1"
+			m, err := vm.Boot(t.Context(), test.cfg)
+			if err == nil {
+				_ = m.Close()
+				t.Fatal("the guest booted")
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %v does not have %q", err, test.want)
+			}
+			if name == "panic" && !strings.Contains(err.Error(), "Kernel panic") {
+				t.Errorf("error does not have the console's last lines: %v", err)
+			}
+			if left, _ := filepath.Glob(os.TempDir() + "/cordon-vm-*/*"); len(left) > 0 {
+				t.Errorf("files stay behind: %v", left)
+			}
+		})
+	}
+}
+
+// Programs get their input and keep their outputs apart; how they end is told.
+func TestRun(t *testing.T) {
+	ctx := t.Context()
+	m := boot(t, vm.Config{Kernel: "6.1", LSM: "yama,bpf"})
+	run := func(stdin string, p channel.Program) (int, string, string, error) {
+		t.Helper()
+		var out, said strings.Builder
+		code, err := m.Run(ctx, vm.Cmd{Program: p, Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &said})
+		return code, out.String(), said.String(), err
+	}
+	long := strings.Repeat("0123456789abcde\n", 40_000)
+	if code, out, said, err := run(long, channel.Program{Args: []string{"sh", "-c", "cat; echo $X $PWD >&2; exit 7"}, Env: []string{"X=y"}, Dir: "/tmp"}); code != 7 || out != long || said != "y /tmp\n" || err != nil {
+		t.Errorf("status %d, %d bytes of output, said %q, %v", code, len(out), said, err)
+	}
+	if code, _, _, err := run("", channel.Program{Args: []string{"sh", "-c", "kill -9 $$"}}); code != 137 || err != nil {
+		t.Errorf("a killed program has status %d, %v", code, err)
+	}
+	if _, out, _, err := run("", channel.Program{Args: []string{"id", "-u"}, User: true}); out != "1000\n" || err != nil {
+		t.Errorf("the ordinary user is %q, %v", out, err)
+	}
+	if _, _, _, err := run("", channel.Program{Args: []string{"/etc/passwd"}}); !errors.Is(err, syscall.EACCES) {
+		t.Errorf("a program that cannot start is %v", err)
+	}
+	if out, err := m.Output(ctx, "cat", "/sys/kernel/security/lsm"); !strings.Contains(out, "yama,bpf") || strings.Contains(out, "apparmor") || err != nil {
+		t.Errorf("lsm= gives %q, %v", out, err)
+	}
+	limited, cancel := context.WithTimeout(ctx, 1)
+	defer cancel()
+	if _, err := m.Run(limited, vm.Cmd{Program: channel.Program{Args: []string{"sleep", "1000"}}}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a program over its time ends with %v", err)
+	}
+	if out, err := m.Output(ctx, "pidof", "sleep"); err == nil {
+		t.Errorf("it still runs as %s", out)
+	}
+	if err := m.Reboot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := m.Output(ctx, "uname", "-r"); !strings.HasPrefix(out, "6.1.") || err != nil {
+		t.Errorf("after a restart the kernel is %q, %v", out, err)
+	}
+	if _, err := m.Output(ctx, "sh", "-c", "echo c > /proc/sysrq-trigger"); err == nil || !strings.Contains(err.Error(), "the guest's kernel panicked") {
+		t.Errorf("a panic is %v", err)
+	}
+}
+
+// What is on a disk outlives a restart and a power cut, and a restriction is told.
+func TestDisk(t *testing.T) {
+	ctx := t.Context()
+	m := boot(t, vm.Config{Kernel: "6.1", Disk: true, Cordon: true})
+	do := func(args ...string) string {
+		t.Helper()
+		out, err := m.Output(ctx, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	id := do("cat", "/proc/sys/kernel/random/boot_id")
+	do("sh", "-c", "cp /bin/true /root/own && printf x >> /root/own && /root/own && sync")
+	if err := m.Restrict(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Run(ctx, vm.Cmd{Program: channel.Program{Args: []string{"/root/own"}}}); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("a program of one's own on a restricted guest is %v", err)
+	}
+	if err := m.Reboot(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if again := do("cat", "/proc/sys/kernel/random/boot_id"); again == id {
+		t.Error("Reboot did not restart the guest")
+	}
+	if err := m.Settle(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Run(ctx, vm.Cmd{Program: channel.Program{Args: []string{"/root/own"}}}); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("after a restart, a program of one's own is %v", err)
+	}
+	if err := m.Unrestrict(ctx); err != nil {
+		t.Error(err)
+	}
+	do("/root/own")
+	if err := m.Cut(ctx); err != nil {
+		t.Fatal(err)
+	}
+	do("test", "-s", "/root/own")
+}
+
+func boot(t *testing.T, cfg vm.Config) *vm.Machine {
+	t.Helper()
+	cfg.Log = t.Output()
+	t.Setenv("TMPDIR", t.TempDir()) // for the console of a guest that ends
+	m, err := vm.Boot(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
 }

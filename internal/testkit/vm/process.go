@@ -163,13 +163,35 @@ func (p *process) ended() error {
 	if text := strings.TrimSpace(p.stderr.String()); text != "" {
 		reason = fmt.Errorf("%w\nQEMU: %s", reason, text)
 	}
-	return fmt.Errorf("%w\nlast lines of the console:\n%s", reason, p.console.lines(40))
+	return fmt.Errorf("%w\nlast lines of the console%s:\n%s", reason, p.keep(), p.console.lines(40))
+}
+
+// keep writes the console to a file, unless somebody ended the machine on
+// purpose, and says where.
+func (p *process) keep() string {
+	if errors.Is(p.ctx.Err(), context.Canceled) && errors.Is(context.Cause(p.ctx), context.Canceled) {
+		return ""
+	}
+	f, err := os.CreateTemp("", "cordon-vm-console-*.log")
+	if err != nil {
+		return ""
+	}
+	_, err = f.WriteString(p.console.String())
+	if errors.Join(err, f.Close()) != nil {
+		return "" // the last lines are said in any case
+	}
+	return " (more in " + f.Name() + ")"
 }
 
 // run is Machine.Run.
 func (p *process) run(ctx context.Context, c Cmd) (int, error) {
 	if len(c.Args) == 0 {
 		return 0, errors.New("run a program in the guest: no arguments")
+	}
+	select {
+	case <-p.hello:
+	default:
+		return 0, p.ended() // after a restart that failed
 	}
 	from := make(chan channel.Message, 16)
 	p.mu.Lock()

@@ -39,8 +39,7 @@ func Inside() string { return os.Getenv(insideVar) }
 //		}
 //	}
 //
-// What RunTest needs is installed by make deps; without it the test fails. Only
-// on machines that are not amd64 it is skipped, because its kernels are.
+// What RunTest needs is installed by make deps; without it the test fails.
 func RunTest(t *testing.T, cfg Config, body func(t *testing.T)) {
 	t.Helper()
 	if Inside() != "" {
@@ -78,8 +77,7 @@ func RunTest(t *testing.T, cfg Config, body func(t *testing.T)) {
 	}
 }
 
-// Require fails the test if what the harness needs is not installed, and skips
-// it where the kernels that it boots cannot run tests built here.
+// Require fails the test if what the harness needs is not installed.
 func Require(t *testing.T) {
 	t.Helper()
 	if err := checkTools(); err != nil {
