@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -187,4 +188,34 @@ func boot(t *testing.T, cfg vm.Config) *vm.Machine {
 		}
 	})
 	return m
+}
+
+const helperVar = "CORDON_VM_HELPER"
+
+// TestHelper fails or is skipped in a guest, for TestOutcome.
+func TestHelper(t *testing.T) {
+	if os.Getenv(helperVar) == "" && vm.Inside() == "" {
+		t.Skip("it is a part of TestOutcome")
+	}
+	t.Run("fail", func(t *testing.T) {
+		vm.RunTest(t, vm.Config{Kernel: "6.1"}, func(t *testing.T) { t.Fatal("the reason") })
+	})
+	t.Run("skip", func(t *testing.T) {
+		vm.RunTest(t, vm.Config{Kernel: "6.1"}, func(t *testing.T) { t.Skip("the lack") })
+	})
+}
+
+// A test ends as it ended in its guest, and its output is there.
+func TestOutcome(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestHelper$", "-test.v")
+	cmd.Env = append(os.Environ(), helperVar+"=1")
+	out, err := cmd.CombinedOutput()
+	for _, want := range []string{"\n    --- FAIL: TestHelper/fail", "\n    --- SKIP: TestHelper/skip", "the reason", "the lack", "failed in the guest with exit status 1"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is not in the output", want)
+		}
+	}
+	if err == nil || t.Failed() {
+		t.Errorf("it ended with %v:\n%s", err, out)
+	}
 }

@@ -61,8 +61,8 @@ type Config struct {
 	// Trust are files of this machine whose content the agent trusts, beside
 	// what the guest's package database says.
 	Trust []string
-	// BootLimit is how long a start may take; default 5 minutes with a disk and
-	// 2 minutes without.
+	// BootLimit is how long a start may take; default 10 minutes with a disk and
+	// 3 minutes without: there may be much else to do on this machine.
 	BootLimit time.Duration
 	// Log is told what takes time; default nowhere.
 	Log io.Writer
@@ -224,9 +224,9 @@ TasksMax=infinity
 func (m *Machine) start(ctx context.Context, params ...string) error {
 	limit := m.cfg.BootLimit
 	if limit == 0 {
-		limit = 2 * time.Minute
+		limit = 3 * time.Minute
 		if m.cfg.Disk {
-			limit = 5 * time.Minute
+			limit = 10 * time.Minute
 		}
 	}
 	p, err := startProcess(ctx, append(m.qemu, "-append", strings.Join(append(m.append, params...), " ")))
@@ -299,12 +299,12 @@ func (m *Machine) Reboot(ctx context.Context) error {
 	} else if err := m.process.send(channel.Message{Kind: channel.Reset}); err != nil {
 		return err
 	}
-	timer := time.NewTimer(3 * time.Minute)
+	timer := time.NewTimer(shutdownLimit)
 	defer timer.Stop()
 	select {
 	case <-m.process.done:
 	case <-timer.C:
-		m.process.stop(errors.New("the guest did not shut down within 3m"))
+		m.process.stop(errors.New("the guest did not shut down within " + shutdownLimit.String()))
 		<-m.process.done
 		return m.process.ended()
 	}
@@ -367,3 +367,6 @@ func (l *lockedBuilder) String() string {
 // fast, without five-level page tables, which cost time, and without cmpxchg16b,
 // which QEMU 7.2 executes wrongly now and then: kernels of 6.12 crash on it.
 const cpu = "max,la57=off,cx16=off"
+
+// shutdownLimit is how long an orderly shutdown may take.
+const shutdownLimit = 5 * time.Minute
