@@ -5,6 +5,8 @@ import (
 	"debug/elf"
 	"errors"
 	"net"
+	"os"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +109,41 @@ func TestGuardianRuns(t *testing.T) {
 		}
 		if _, err := agent.Run("/good"); err == nil {
 			t.Error("ran something without a guardian")
+		}
+	})
+}
+
+// The answer about a canary that took too long is not taken for that about the
+// next one.
+func TestGuardianLateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		agent, done, killed := watched(func(path string) (uint32, uint32) {
+			if path == "/slow" {
+				<-release
+				return uint32(unix.ENOENT), 0
+			}
+			return 0, 0
+		})
+		var living sync.WaitGroup
+		defer living.Wait()
+		living.Go(func() {
+			for agent.Alive() == nil {
+				time.Sleep(time.Second)
+			}
+		})
+		if _, err := agent.Run("/slow"); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("slow: %v", err)
+		}
+		close(release)
+		if verdict, err := agent.Run("/good"); verdict != nil || err != nil {
+			t.Errorf("good: %v, %v", verdict, err)
+		}
+		if err := agent.conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-done; err != nil || *killed != 0 {
+			t.Errorf("after the agent's end: %v, killed %d times", err, *killed)
 		}
 	})
 }

@@ -28,7 +28,14 @@ const GuardianArg = "guardian"
 // guardianFD is the descriptor on which the guardian finds its socket.
 const guardianFD = 3
 
-// What the agent says: a sign of life, or a length (two bytes) and a path to run.
+// canaryWithin is how long a canary may take. It is longer than [Patience],
+// because a machine that is slow is no reason to believe that nothing is
+// enforced: if the agent itself hangs, the guardian ends it long before.
+const canaryWithin = time.Minute
+
+// What the agent says: a sign of life, or a number (four bytes), a length (two
+// bytes) and a path to run, which is answered with that number, an errno and a
+// wait status (four bytes each).
 const (
 	sayAlive byte = 'a'
 	sayRun   byte = 'r'
@@ -39,7 +46,8 @@ type Guardian struct {
 	cmd  *exec.Cmd
 	conn net.Conn
 
-	run  sync.Mutex // one canary at a time; guards reading from conn
+	run  sync.Mutex // one canary at a time; guards reading from conn, and runs
+	runs uint32     // number of the last canary
 	send sync.Mutex // guards writing to conn
 }
 
@@ -105,18 +113,25 @@ func (g *Guardian) write(b []byte) error {
 func (g *Guardian) Run(path string) (verdict, err error) {
 	g.run.Lock()
 	defer g.run.Unlock()
-	msg := binary.BigEndian.AppendUint16([]byte{sayRun}, uint16(len(path)))
+	g.runs++
+	msg := binary.BigEndian.AppendUint32([]byte{sayRun}, g.runs)
+	msg = binary.BigEndian.AppendUint16(msg, uint16(len(path)))
 	if err := g.write(append(msg, path...)); err != nil {
 		return nil, err
 	}
-	var answer [8]byte
-	if err := g.conn.SetReadDeadline(time.Now().Add(Patience)); err != nil {
+	if err := g.conn.SetReadDeadline(time.Now().Add(canaryWithin)); err != nil {
 		return nil, fmt.Errorf("guardian is gone: %w", err)
 	}
-	if _, err := io.ReadFull(g.conn, answer[:]); err != nil {
-		return nil, fmt.Errorf("guardian does not answer: %w", err)
+	var answer [12]byte
+	for {
+		if _, err := io.ReadFull(g.conn, answer[:]); err != nil {
+			return nil, fmt.Errorf("guardian does not answer: %w", err)
+		}
+		if binary.BigEndian.Uint32(answer[:]) == g.runs {
+			break // else about a canary that was given up
+		}
 	}
-	errno, status := binary.BigEndian.Uint32(answer[:]), binary.BigEndian.Uint32(answer[4:])
+	errno, status := binary.BigEndian.Uint32(answer[4:]), binary.BigEndian.Uint32(answer[8:])
 	switch {
 	case errno != 0:
 		return unix.Errno(errno), nil
@@ -155,15 +170,19 @@ func GuardianMain() error {
 
 // guard serves the agent at the other end of conn. kill ends the agent.
 func guard(conn net.Conn, kill func() error, execute func(path string) (errno, status uint32)) error {
-	paths := make(chan string, 1)
-	defer close(paths)
+	type canary struct {
+		number uint32
+		path   string
+	}
+	canaries := make(chan canary, 1)
+	defer close(canaries)
 	go func() {
-		for path := range paths {
-			var answer [8]byte
-			errno, status := execute(path)
-			binary.BigEndian.PutUint32(answer[:], errno)
-			binary.BigEndian.PutUint32(answer[4:], status)
-			if _, err := conn.Write(answer[:]); err != nil {
+		for c := range canaries {
+			errno, status := execute(c.path)
+			answer := binary.BigEndian.AppendUint32(nil, c.number)
+			answer = binary.BigEndian.AppendUint32(answer, errno)
+			answer = binary.BigEndian.AppendUint32(answer, status)
+			if _, err := conn.Write(answer); err != nil {
 				return // the agent is gone, which the loop below sees too
 			}
 		}
@@ -180,16 +199,16 @@ func guard(conn net.Conn, kill func() error, execute func(path string) (errno, s
 		case err != nil:
 			return nil // the agent has ended
 		case what[0] == sayRun:
-			var size [2]byte
-			if _, err := io.ReadFull(conn, size[:]); err != nil {
+			var head [6]byte
+			if _, err := io.ReadFull(conn, head[:]); err != nil {
 				return nil
 			}
-			path := make([]byte, binary.BigEndian.Uint16(size[:]))
+			path := make([]byte, binary.BigEndian.Uint16(head[4:]))
 			if _, err := io.ReadFull(conn, path); err != nil {
 				return nil
 			}
 			select {
-			case paths <- string(path):
+			case canaries <- canary{binary.BigEndian.Uint32(head[:]), string(path)}:
 			default: // one is still waiting for its verdict; its caller has given up
 			}
 		}
