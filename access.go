@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Permission is what a caller may do, in Defender's names (contract 2.3).
+// Permission is what a caller may do, in Microsoft's names (Defender contract 2.3).
 type Permission string
 
 // The permissions that Cordon checks.
@@ -23,10 +23,17 @@ const (
 	AlertReadWriteAll       Permission = "Alert.ReadWrite.All"
 )
 
+// The permissions of Cordon's own API, named as Microsoft Graph's.
+const (
+	ApplicationReadAll      Permission = "Application.Read.All"
+	ApplicationReadWriteAll Permission = "Application.ReadWrite.All"
+)
+
 // AllPermissions is what the first application of a new server gets.
 func AllPermissions() []Permission {
 	return []Permission{MachineReadAll, MachineReadWriteAll, MachineIsolate, MachineRestrict, MachineScan, MachineOffboard,
-		MachineStopQuarantine, MachineLiveResponse, MachineCollectForensics, AlertReadAll, AlertReadWriteAll}
+		MachineStopQuarantine, MachineLiveResponse, MachineCollectForensics, AlertReadAll, AlertReadWriteAll,
+		ApplicationReadAll, ApplicationReadWriteAll}
 }
 
 // Operation is something a caller asks of the domain; its value lists the

@@ -54,6 +54,7 @@ const (
 	CodeInvalidAddress     Code = "InvalidAddress"      // what should be an IP address is none
 	CodeBatchTooLarge      Code = "BatchTooLarge"       // one request is about too many things
 	CodeUnverifiedEvidence Code = "UnverifiedEvidence"  // a signature or the identity behind it does not hold
+	CodeLastAdministrator  Code = "LastAdministrator"   // nobody could manage applications after this
 )
 
 // Error is the one error type that crosses the borders of the domain. Message

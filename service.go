@@ -32,7 +32,9 @@ type Service struct {
 	Seal  func(Order) (string, error)
 	Now   func() time.Time
 	NewID func() string // a new random GUID, lower case
-	TTL   time.Duration
+	// NewSecret makes a client secret: printable ASCII with 256 random bits.
+	NewSecret func() string
+	TTL       time.Duration
 	// Grace is how long after its expiry a delivered action still waits for its
 	// machine; zero: [DeliveredGrace].
 	Grace time.Duration

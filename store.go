@@ -11,16 +11,6 @@ const (
 	EnrollmentTokenSetting = "enrollment-token" // SHA-256 of the token
 )
 
-// Application is a program that may get access tokens.
-type Application struct {
-	ClientID    string // GUID, lower case
-	ObjectID    string // GUID of its service principal: the oid and sub of its tokens
-	DisplayName string
-	SecretHash  [32]byte // SHA-256 of the client secret, which has 256 random bits
-	Permissions []Permission
-	Created     time.Time
-}
-
 // AuditKind says what an audit entry records.
 type AuditKind string
 
@@ -33,6 +23,10 @@ const (
 	AuditEnded     AuditKind = "ended"     // it ended without a report
 	AuditEnrolled  AuditKind = "enrolled"  // a machine was enrolled
 	AuditLabelled  AuditKind = "labelled"  // somebody changed a machine's labels
+
+	AuditApplicationCreated AuditKind = "application-created"
+	AuditApplicationChanged AuditKind = "application-changed" // its permissions, secrets or certificates
+	AuditApplicationDeleted AuditKind = "application-deleted"
 )
 
 // AuditEntry is one line of the audit log. It is written in the transaction of
@@ -57,6 +51,13 @@ type ActionChange func(Action) (Action, []AuditEntry, error)
 
 // LabelChange is [ActionChange] for the labels of a machine.
 type LabelChange func(Machine) (Labels, []AuditEntry, error)
+
+// ApplicationChange decides, inside the store's transaction, what becomes of an
+// application, for which it sees all others too. Before is nil if there is no
+// such application; after nil there is none. It must be pure: a store may call
+// it more than once. If it returns an error nothing is written and the error is
+// returned as it is.
+type ApplicationChange func(before *Application, others []Application) (after *Application, entries []AuditEntry, err error)
 
 // Store keeps everything that must survive. All methods are safe for concurrent
 // use, and what they have acknowledged by returning nil is durable. Unless a
@@ -118,7 +119,13 @@ type Store interface {
 
 	// Application returns an application by client id or an error of kind NotFound.
 	Application(ctx context.Context, clientID string) (Application, error)
-	// PutApplication stores an application.
+	// Applications returns all applications, by display name without regard to
+	// case, then by client id.
+	Applications(ctx context.Context) ([]Application, error)
+	// ChangeApplication applies change to one application, atomically, and returns
+	// what it has become.
+	ChangeApplication(ctx context.Context, clientID string, change ApplicationChange) (*Application, error)
+	// PutApplication stores an application, whatever was there.
 	PutApplication(ctx context.Context, a Application) error
 
 	// Setting returns a value of the server's own (tenant id, hash of the

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -276,7 +275,7 @@ type guest struct {
 func newGuest(name string, permissions ...cordon.Permission) guest {
 	secret := rand.Text() + rand.Text()
 	return guest{cordon.Application{
-		ClientID: uuid.NewString(), ObjectID: uuid.NewString(), DisplayName: name, SecretHash: sha256.Sum256([]byte(secret)),
+		ClientID: uuid.NewString(), ObjectID: uuid.NewString(), DisplayName: name, Secrets: []cordon.Secret{cordon.NewSecret(uuid.NewString(), secret, time.Now(), nil)},
 		Permissions: permissions, Created: time.Now(),
 	}, secret}
 }

@@ -63,7 +63,7 @@ func Create(ctx context.Context, dir string, s cordon.Store, newID func() string
 			return fmt.Errorf("read %s, which an interrupted first start left behind (delete it to begin anew): %w", path, err)
 		}
 	case errors.Is(err, fs.ErrNotExist):
-		f = File{CAFile: filepath.Join(dir, "ca.crt"), TenantID: newID(), ClientID: newID(), ClientSecret: secret(), EnrollmentToken: secret()}
+		f = File{CAFile: filepath.Join(dir, "ca.crt"), TenantID: newID(), ClientID: newID(), ClientSecret: NewSecret(), EnrollmentToken: NewSecret()}
 		if err := write(path, f); err != nil {
 			return err
 		}
@@ -71,7 +71,8 @@ func Create(ctx context.Context, dir string, s cordon.Store, newID func() string
 		return err
 	}
 	err = s.PutApplication(ctx, cordon.Application{
-		ClientID: f.ClientID, ObjectID: newID(), DisplayName: "Cordon bootstrap", SecretHash: sha256.Sum256([]byte(f.ClientSecret)),
+		ClientID: f.ClientID, ObjectID: newID(), DisplayName: "Cordon bootstrap",
+		Secrets:     []cordon.Secret{cordon.NewSecret(newID(), f.ClientSecret, now, nil)},
 		Permissions: cordon.AllPermissions(), Created: now,
 	})
 	if err != nil {
@@ -104,8 +105,9 @@ func SetURL(dir, url string) error {
 	return write(path, f)
 }
 
-// secret has 130 random bits or more (see crypto/rand), so that a plain hash of it is safe to store.
-func secret() string { return rand.Text() + rand.Text() }
+// NewSecret makes a secret of 256 random bits or more (twice 128, see
+// crypto/rand), so that a plain hash of it is safe to store.
+func NewSecret() string { return rand.Text() + rand.Text() }
 
 func write(path string, f File) error {
 	data, err := json.MarshalIndent(f, "", "  ")

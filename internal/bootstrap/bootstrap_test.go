@@ -42,7 +42,7 @@ func check(t *testing.T, s cordon.Store, f File) {
 		t.Errorf("tenant %q, %v", id, err)
 	}
 	app, err := s.Application(t.Context(), f.ClientID)
-	if err != nil || app.SecretHash != sha256.Sum256([]byte(f.ClientSecret)) || len(app.Permissions) != len(cordon.AllPermissions()) {
+	if err != nil || len(app.Secrets) != 1 || app.Secrets[0].Hash != sha256.Sum256([]byte(f.ClientSecret)) || len(app.Permissions) != len(cordon.AllPermissions()) {
 		t.Errorf("application %+v, %v", app, err)
 	}
 	token := sha256.Sum256([]byte(f.EnrollmentToken))

@@ -9,7 +9,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -174,7 +173,7 @@ func list(n int) string {
 // application adds an application and returns an access token for it.
 func (h *house) application(issuer *oauth.Server, tenant, id, name string, permissions ...cordon.Permission) string {
 	h.t.Helper()
-	app := cordon.Application{ClientID: id, ObjectID: id, DisplayName: name, SecretHash: sha256.Sum256([]byte("secret")), Permissions: permissions}
+	app := cordon.Application{ClientID: id, ObjectID: id, DisplayName: name, Secrets: []cordon.Secret{cordon.NewSecret(id, "secret", h.now, nil)}, Permissions: permissions}
 	if err := h.store.PutApplication(h.t.Context(), app); err != nil {
 		h.t.Fatal(err)
 	}

@@ -87,7 +87,7 @@ func newServer(t testing.TB) (*Server, *clock) {
 		Tenant: strings.ToUpper(testTenant), Keys: testKeys, Now: c.now, Log: slog.New(slog.DiscardHandler),
 		Applications: apps{
 			testClient: {ClientID: testClient, ObjectID: "11111111-2222-4333-8444-555555555555", DisplayName: "SOAR <1>",
-				SecretHash: sha256.Sum256([]byte(testSecret)), Permissions: []cordon.Permission{cordon.MachineRestrict, cordon.MachineReadAll}},
+				Secrets: []cordon.Secret{cordon.NewSecret("1", testSecret, testNow, nil)}, Permissions: []cordon.Permission{cordon.MachineRestrict, cordon.MachineReadAll}},
 		},
 		Base:  func(r *http.Request) string { return "https://" + r.Host },
 		NewID: func() string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", ids.Add(1)) },

@@ -1,8 +1,6 @@
 package oauth
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -190,13 +188,14 @@ func (s *Server) prove(c *call, form url.Values) (cordon.Application, error) {
 			return cordon.Application{}, fmt.Errorf("look up application: %w", err)
 		}
 	}
-	digest := sha256.Sum256([]byte(form.Get("client_secret")))
-	right := subtle.ConstantTimeCompare(digest[:], app.SecretHash[:]) == 1
+	right, live := app.CheckSecret(form.Get("client_secret"), s.Now())
 	switch {
 	case !known:
 		return cordon.Application{}, failf(http.StatusBadRequest, "unauthorized_client", 700016, "Application with identifier '%s' was not found in the directory '%s'. This can happen if the application has not been created by the administrator of the tenant. You may have sent your authentication request to the wrong tenant.", excerpt(form.Get("client_id")), s.Tenant)
 	case !right:
 		return cordon.Application{}, failf(http.StatusUnauthorized, "invalid_client", 7000215, "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '%s'.", app.ClientID)
+	case !live:
+		return cordon.Application{}, failf(http.StatusUnauthorized, "invalid_client", 7000222, "The provided client secret keys for app '%s' are expired. Make a new one with 'cordon apps rotate-secret'.", app.ClientID)
 	}
 	return app, nil
 }

@@ -3,7 +3,6 @@ package clients
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -302,7 +301,7 @@ func (w *world) makeApplications() {
 	put := func(name string, permissions ...cordon.Permission) application {
 		app := application{uuid.NewString(), rand.Text() + "~+/&=% " + rand.Text()}
 		err = errors.Join(err, store.PutApplication(w.Context(), cordon.Application{
-			ClientID: app.id, ObjectID: uuid.NewString(), DisplayName: name, SecretHash: sha256.Sum256([]byte(app.secret)),
+			ClientID: app.id, ObjectID: uuid.NewString(), DisplayName: name, Secrets: []cordon.Secret{cordon.NewSecret(uuid.NewString(), app.secret, time.Now(), nil)},
 			Permissions: permissions, Created: time.Now(),
 		}))
 		return app

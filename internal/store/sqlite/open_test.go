@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -405,4 +407,46 @@ func TestPlans(t *testing.T) {
 	explain("CreateAction", nextAction, key)
 	explain("AuditOf", auditOf, "x")
 	golden(t, "plans.txt", b.String())
+}
+
+// TestMigrateCredentials: the one application of a server that knew one secret
+// for each still gets in, and can manage applications.
+func TestMigrateCredentials(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "cordon.db")
+	if err := create(path); err != nil {
+		t.Fatal(err)
+	}
+	c, err := connect(path, pragmas...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := migrations.ReadFile("migrations/0001_first.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := migrate(t.Context(), c, path, fstest.MapFS{"migrations/0001_first.sql": {Data: first}}); err != nil {
+		t.Fatal(err)
+	}
+	hash := sha256.Sum256([]byte("secret"))
+	for i, permissions := range []string{`["Machine.Read.All"]`, `["Machine.Scan"]`, `null`} {
+		if _, err := c.exec("INSERT INTO applications VALUES (?, 'o', 'Cordon bootstrap', ?, ?, ?)", fmt.Sprint(i), hash[:], permissions, cordon.Ticks(storetest.Noon.Add(time.Duration(i)*time.Hour))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all, err := openAt(t, path).Applications(t.Context())
+	if err != nil || len(all) != 3 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	for i, want := range [][]cordon.Permission{{cordon.MachineReadAll, cordon.ApplicationReadAll, cordon.ApplicationReadWriteAll}, {cordon.MachineScan}, {}} {
+		a := all[i]
+		if known, live := a.CheckSecret("secret", storetest.Noon); !known || !live || a.Secrets[0].Created.IsZero() || a.Secrets[0].Expires != nil {
+			t.Errorf("secrets %+v", a.Secrets)
+		}
+		if !slices.Equal(a.Permissions, want) {
+			t.Errorf("permissions %v, want %v", a.Permissions, want)
+		}
+	}
 }

@@ -52,41 +52,6 @@ func (s *Store) AuditOf(ctx context.Context, id cordon.ActionID) (entries []cord
 	return entries, err
 }
 
-// Application implements [cordon.Store].
-func (s *Store) Application(ctx context.Context, clientID string) (cordon.Application, error) {
-	a := cordon.Application{ClientID: clientID}
-	found := false
-	err := s.read(ctx, func(c *conn) error {
-		return c.each("SELECT object_id, display_name, secret_hash, permissions, created FROM applications WHERE client_id = ?", func(r *row) {
-			found = true
-			a.ObjectID, a.DisplayName = r.text(), r.text()
-			copy(a.SecretHash[:], r.blob())
-			r.document(&a.Permissions)
-			a.Created = r.time()
-		}, clientID)
-	})
-	if err != nil {
-		return cordon.Application{}, err
-	}
-	if !found {
-		return cordon.Application{}, cordon.Errorf(cordon.NotFound, "", "Application %s was not found", clientID)
-	}
-	return a, nil
-}
-
-// PutApplication implements [cordon.Store].
-func (s *Store) PutApplication(ctx context.Context, a cordon.Application) error {
-	permissions, err := document(a.Permissions)
-	if err != nil {
-		return err
-	}
-	return s.writer.do(ctx, func(t *tx) error {
-		_, _, err := t.exec("INSERT OR REPLACE INTO applications (client_id, object_id, display_name, secret_hash, permissions, created) VALUES (?, ?, ?, ?, ?, ?)",
-			a.ClientID, a.ObjectID, a.DisplayName, a.SecretHash[:], permissions, cordon.Ticks(a.Created))
-		return err
-	})
-}
-
 // Setting implements [cordon.Store].
 func (s *Store) Setting(ctx context.Context, name string) (value []byte, err error) {
 	found := false

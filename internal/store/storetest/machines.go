@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -213,30 +212,6 @@ func testAudit(w *world) {
 			w.Fatalf("entries of one call: %+v, %+v", log[i], log[i+1])
 		}
 	}
-}
-
-func testApplications(w *world) {
-	a := cordon.Application{
-		ClientID: "5f2b1a0e-8a1c-4b62-9d0e-1f6f6a1f2c3d", ObjectID: "0e8a1c5f-4b62-9d0e-8a1c-6f6a1f2c3d1f", DisplayName: "SOAR ✓",
-		SecretHash: sha256.Sum256([]byte("secret")), Permissions: cordon.AllPermissions(), Created: Noon,
-	}
-	_, err := w.Store.Application(w.Context(), a.ClientID)
-	w.wantError("Application", err, cordon.NotFound, "")
-	for _, change := range []func(){
-		func() {}, func() { a.DisplayName, a.SecretHash = "renamed", [32]byte{} }, func() { a.Permissions = nil },
-	} {
-		change()
-		if err := w.Store.PutApplication(w.Context(), a); err != nil {
-			w.Fatal(err)
-		}
-		got, err := w.Store.Application(w.Context(), a.ClientID)
-		if err != nil {
-			w.Fatal(err)
-		}
-		w.diff("application", a, got)
-	}
-	_, err = w.Store.Application(w.Context(), a.ObjectID)
-	w.wantError("Application", err, cordon.NotFound, "")
 }
 
 func testSettings(w *world) {

@@ -60,6 +60,8 @@ func Run(t *testing.T, open Open) {
 		{"AddressesRandom", testAddressesRandom},
 		{"Audit", testAudit},
 		{"Applications", testApplications},
+		{"ChangeApplication", testChangeApplication},
+		{"ChangeApplicationContended", testLastApplication},
 		{"Settings", testSettings},
 	}
 	for _, tt := range tests {

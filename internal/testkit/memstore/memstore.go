@@ -14,6 +14,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -347,20 +348,73 @@ func (s *Store) Application(_ context.Context, clientID string) (cordon.Applicat
 	if !ok {
 		return a, cordon.Errorf(cordon.NotFound, "", "Application %s was not found", clientID)
 	}
-	a.Permissions = slices.Clone(a.Permissions)
-	return a, nil
+	return a.Clone(), nil
+}
+
+// Applications implements [cordon.Store].
+func (s *Store) Applications(context.Context) ([]cordon.Application, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applications(), nil
+}
+
+func (s *Store) applications() (all []cordon.Application) {
+	for _, a := range s.apps {
+		all = append(all, a.Clone())
+	}
+	slices.SortFunc(all, func(a, b cordon.Application) int {
+		return cmp.Or(cmp.Compare(strings.ToLower(a.DisplayName), strings.ToLower(b.DisplayName)), cmp.Compare(a.ClientID, b.ClientID))
+	})
+	return all
+}
+
+// ChangeApplication implements [cordon.Store].
+func (s *Store) ChangeApplication(_ context.Context, clientID string, change cordon.ApplicationChange) (after *cordon.Application, err error) {
+	decide := func() (*cordon.Application, []cordon.AuditEntry, error) {
+		var before *cordon.Application
+		if a, ok := s.apps[clientID]; ok {
+			a = a.Clone()
+			before = &a
+		}
+		return change(before, slices.DeleteFunc(s.applications(), func(a cordon.Application) bool { return a.ClientID == clientID }))
+	}
+	err = s.change("ChangeApplication", func() error {
+		twin, twinEntries, _ := decide()
+		a, entries, err := decide()
+		if !reflect.DeepEqual(twin, a) || !reflect.DeepEqual(twinEntries, entries) {
+			panic(fmt.Sprintf("the change of application %s is not pure: %+v, then %+v", clientID, twin, a))
+		}
+		if err != nil {
+			return err
+		}
+		after = a
+		s.log(entries...)
+		if a == nil {
+			delete(s.apps, clientID)
+			return nil
+		}
+		s.put(*a)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return after, nil
 }
 
 // PutApplication implements [cordon.Store].
 func (s *Store) PutApplication(_ context.Context, a cordon.Application) error {
 	return s.change("PutApplication", func() error {
-		if s.apps == nil {
-			s.apps = make(map[string]cordon.Application)
-		}
-		a.Permissions = slices.Clone(a.Permissions)
-		s.apps[a.ClientID] = a
+		s.put(a)
 		return nil
 	})
+}
+
+func (s *Store) put(a cordon.Application) {
+	if s.apps == nil {
+		s.apps = make(map[string]cordon.Application)
+	}
+	s.apps[a.ClientID] = a.Clone()
 }
 
 // Setting implements [cordon.Store].

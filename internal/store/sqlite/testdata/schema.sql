@@ -35,11 +35,12 @@ CREATE UNIQUE INDEX actions_open ON actions (machine, type) WHERE status IN ('Pe
 
 CREATE INDEX actions_updated ON actions (updated);
 
-CREATE TABLE applications (
+CREATE TABLE "applications" (
     client_id    TEXT    NOT NULL PRIMARY KEY,
     object_id    TEXT    NOT NULL,
     display_name TEXT    NOT NULL,
-    secret_hash  BLOB    NOT NULL CHECK (length(secret_hash) = 32),
+    secrets      TEXT    NOT NULL,   -- JSON; of each secret its hash
+    certificates TEXT    NOT NULL,   -- JSON
     permissions  TEXT    NOT NULL,   -- JSON
     created      INTEGER NOT NULL
 ) STRICT;
