@@ -34,6 +34,7 @@ type Verbs struct {
 	Restrict   RestrictCmd   `cmd:"" help:"Let only trusted programs run on a machine."`
 	Unrestrict UnrestrictCmd `cmd:"" help:"Let any program run on a machine again."`
 	Actions    ActionsCmd    `cmd:"" help:"List, show, follow, cancel and verify machine actions."`
+	Apps       AppsCmd       `cmd:"" help:"Manage the applications that may call the server."`
 }
 
 // Help is shown by the help of the whole command.
@@ -48,8 +49,8 @@ Exit codes:
     1    something unexpected
     2    wrong usage, or input that the server does not take
     3    not authenticated, or not permitted
-    4    no such machine or action
-    5    conflict: such an action is in progress, or it has already ended
+    4    no such machine, action or application
+    5    conflict: such an action is in progress, or it has already ended; nobody could manage applications
     6    the server cannot be reached, is unavailable, or throttles
     7    the action ended Failed, TimeOut or Cancelled (--wait, actions watch ID)
     8    the action was still open when --timeout was over

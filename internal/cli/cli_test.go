@@ -214,7 +214,7 @@ func TestHelp(t *testing.T) {
 		}
 		return next(nil)
 	})
-	if err != nil || commands != 17 {
+	if err != nil || commands != 28 {
 		t.Errorf("walked %d commands: %v", commands, err)
 	}
 }

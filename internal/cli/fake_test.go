@@ -2,11 +2,13 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -19,7 +21,9 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/cordonapi"
 	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/testkit/memstore"
 	"github.com/cordon-project/cordon/mde"
 )
 
@@ -29,6 +33,7 @@ import (
 type fake struct {
 	*httptest.Server
 	orderKey ed25519.PrivateKey
+	apps     *http.ServeMux // the real one, over a store in memory
 
 	mu       sync.Mutex
 	machines []*fakeMachine
@@ -70,8 +75,34 @@ func newFake() *fake {
 	f.add(evil, cordon.Observed{Mode: "odd\nmode", Enforcer: "\u009b31m", At: epoch}, &evil, mde.TimeOut)
 	f.machines[1].why = "the self-test failed: the canary was not refused"
 	f.machines[3].state.Generation = 3
+	f.apps = f.newApps()
 	f.Server = httptest.NewTLSServer(http.HandlerFunc(f.serve))
 	return f
+}
+
+// newApps is the server's own routes about applications, for a caller who has
+// the fake's roles and Application.ReadWrite.All.
+func (f *fake) newApps() *http.ServeMux {
+	ids, secrets := 0, 0
+	service := &cordon.Service{
+		Store: new(memstore.Store), Now: func() time.Time { return epoch },
+		NewID:     func() string { ids++; return fmt.Sprintf("aaaaaaaa-0000-4000-8000-%012d", ids) },
+		NewSecret: func() string { secrets++; return fmt.Sprintf("%d-secret-secret-secret", secrets) },
+	}
+	caller := func() cordon.Caller {
+		c := cordon.Caller{ID: "app"}
+		if !slices.Equal(f.roles, []string{"none"}) {
+			c.Permissions = []cordon.Permission{cordon.ApplicationReadWriteAll}
+		}
+		return c
+	}
+	if _, _, err := service.CreateApplication(context.Background(), caller(), cordon.ApplicationRequest{DisplayName: "Cordon bootstrap", Permissions: cordon.AllPermissions()}); err != nil {
+		panic(err)
+	}
+	mux := http.NewServeMux()
+	api := &cordonapi.API{Service: service, Authenticate: func(*http.Request) (cordon.Caller, error) { return caller(), nil }, Log: slog.New(slog.DiscardHandler)}
+	api.Register(mux)
+	return mux
 }
 
 // key makes a key that is the same on each run.
@@ -126,6 +157,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		err = &refusal{401, "Unauthorized", "Unauthorized (invalid or expired authorization header)."}
 	case f.trouble != "":
 		f.stumble(w)
+		return
+	case strings.HasPrefix(path, "/cordon/v1/apps"):
+		f.apps.ServeHTTP(w, r)
 		return
 	default:
 		answer, status, err = f.route(r, strings.Split(strings.Trim(path, "/"), "/"))

@@ -1,10 +1,16 @@
 // Package cordonapi is the edge for what Cordon has and Defender's API has no
 // words for: a machine's restriction as the machine itself reports it, the
-// signed order of an action, and the signed evidence of what became of it.
+// signed order of an action, the signed evidence of what became of it, and the
+// applications that may call.
 //
 //	GET /cordon/v1/machines/{machine}        [Machine]
 //	GET /cordon/v1/actions/{id}/order        the order, a compact JWS, text/plain; counts as delivered
 //	GET /cordon/v1/actions/{id}/evidence     [Evidence]
+//	GET, POST /cordon/v1/apps                {"value":[[App],…]}; [NewApp] to [App] with its secret
+//	GET, DELETE /cordon/v1/apps/{app}        [App], by client id or name
+//	POST /cordon/v1/apps/{app}/grant, revoke [Permissions] to [App]
+//	POST /cordon/v1/apps/{app}/secrets       [NewSecret] to [App] with its secret; DELETE …/secrets/{id}
+//	POST /cordon/v1/apps/{app}/certificates  [NewCertificate] to [App]; DELETE …/certificates/{thumbprint}
 //
 // It uses the same tokens and permissions as the Defender-compatible API.
 // Errors are JSON: {"error":{"code","message"}}.
@@ -65,6 +71,7 @@ func (a *API) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /cordon/v1/machines/{machine}", a.handler(a.machine))
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/order", a.handler(a.order))
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/evidence", a.handler(a.evidence))
+	a.registerApps(mux)
 }
 
 func (a *API) handler(serve func(http.ResponseWriter, *http.Request, cordon.Caller) error) http.HandlerFunc {

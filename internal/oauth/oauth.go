@@ -14,8 +14,9 @@
 // A token is accepted only if one of the server's own keys signed it with
 // RS256, whatever its header says. Secrets are compared as SHA-256 digests in
 // constant time. Every answer is compact JSON, errors in Entra ID's form with an
-// AADSTS number. A permission that is taken from an application disappears from
-// the tokens that are issued after that; older ones live for the rest of their hour.
+// AADSTS number. A permission that is taken from an application is worth nothing
+// from then on, also in tokens that it has; those of an application that was
+// deleted are refused. A new permission is in the next token.
 //
 // The package starts no goroutine and keeps nothing but a bounded cache of
 // verified tokens, under a lock of its own. A [Server] is safe for concurrent use.

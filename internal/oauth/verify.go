@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -34,11 +35,21 @@ func (s *Server) Authenticate(r *http.Request) (cordon.Caller, error) {
 }
 
 // Verify returns the application that an access token of this server was issued
-// to, with the permissions that it had then; which edge it comes in by (the
-// caller's Source) is left to that edge. A token for another API is an error of
-// kind Forbidden (Defender contract 14.4), every other fault one of kind
-// Unauthenticated.
-func (s *Server) Verify(_ context.Context, token string) (cordon.Caller, error) {
+// to, with those of the permissions that it had then which it still has; which
+// edge it comes in by (the caller's Source) is left to that edge. A token for
+// another API is an error of kind Forbidden (Defender contract 14.4), every other
+// fault of the token one of kind Unauthenticated. If it cannot be looked up how the
+// application stands now, nobody gets in.
+func (s *Server) Verify(ctx context.Context, token string) (cordon.Caller, error) {
+	caller, err := s.verified(token)
+	if err != nil {
+		return cordon.Caller{}, err
+	}
+	return s.current(ctx, caller)
+}
+
+// verified returns the caller that a token names.
+func (s *Server) verified(token string) (cordon.Caller, error) {
 	if len(token) > maxToken {
 		return cordon.Caller{}, refuse("the token is too long", nil)
 	}
@@ -67,6 +78,23 @@ func (s *Server) Verify(_ context.Context, token string) (cordon.Caller, error) 
 	caller := cordon.Caller{ID: c.AppID, DisplayName: c.AppName, Permissions: c.Permissions}
 	s.cache.put(digest, caller, expires, now)
 	return caller, nil
+}
+
+// current returns the caller of a good token as its application stands now, for
+// a token is good for an hour, and what was taken away is to be gone at once.
+func (s *Server) current(ctx context.Context, c cordon.Caller) (cordon.Caller, error) {
+	app, err := s.Applications.Application(ctx, c.ID)
+	switch {
+	case err != nil && cordon.KindOf(err) == cordon.NotFound:
+		return cordon.Caller{}, refuse("the application that the token was issued to does not exist any more", nil)
+	case err != nil:
+		return cordon.Caller{}, fmt.Errorf("look up application of token: %w", err)
+	}
+	gone := func(p cordon.Permission) bool { return !slices.Contains(app.Permissions, p) }
+	if slices.ContainsFunc(c.Permissions, gone) {
+		c.Permissions = slices.DeleteFunc(slices.Clone(c.Permissions), gone) // the cache has them too
+	}
+	return c, nil
 }
 
 // read checks the signature of a token and returns what it says.

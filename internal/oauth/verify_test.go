@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"strings"
@@ -154,6 +155,44 @@ func TestTokenExpires(t *testing.T) {
 		clock.t = testNow.Add(c.after)
 		if _, err := s.Verify(t.Context(), token); (err == nil) != c.good {
 			t.Errorf("after %v: %v", c.after, err)
+		}
+	}
+}
+
+// TestWhatIsTakenAwayIsGone: a good token, known to the cache or not, is worth
+// what its application may do now, and no more than what it could when it was issued.
+func TestWhatIsTakenAwayIsGone(t *testing.T) {
+	s, _ := newServer(t)
+	known := s.Applications.(apps)
+	token := getToken(t, s)
+	app := known[testClient]
+	for range 2 {
+		for _, c := range []struct {
+			has, want []cordon.Permission
+		}{
+			{[]cordon.Permission{cordon.MachineRestrict, cordon.MachineReadAll}, []cordon.Permission{cordon.MachineRestrict, cordon.MachineReadAll}},
+			{[]cordon.Permission{cordon.MachineReadAll, cordon.MachineScan}, []cordon.Permission{cordon.MachineReadAll}},
+			{nil, []cordon.Permission{}},
+			{cordon.AllPermissions(), []cordon.Permission{cordon.MachineRestrict, cordon.MachineReadAll}},
+		} {
+			app.Permissions = c.has
+			known[testClient] = app
+			caller, err := s.Verify(t.Context(), token)
+			if d := cmp.Diff(c.want, caller.Permissions); err != nil || d != "" {
+				t.Errorf("application has %v: %v %s", c.has, err, d)
+			}
+		}
+	}
+	delete(known, testClient)
+	if caller, err := s.Verify(t.Context(), token); cordon.KindOf(err) != cordon.Unauthenticated || caller.ID != "" {
+		t.Errorf("of a deleted application: %+v, %v", caller, err)
+	}
+	c := goodClaims(s)
+	c.AppID = brokenApp
+	broken := forge(t, jose.RS256, testKeys[0], keyIDs(s)[0], c)
+	for range 2 {
+		if caller, err := s.Verify(t.Context(), broken); !errors.Is(err, errStoreDown) || cordon.KindOf(err) == cordon.Unauthenticated || caller.ID != "" {
+			t.Errorf("when the store is down: %+v, %v", caller, err)
 		}
 	}
 }

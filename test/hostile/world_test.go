@@ -105,7 +105,7 @@ func newWorld(t testing.TB, l limits) *world {
 	w.enrol(machines...)
 
 	w.service = &cordon.Service{
-		Store: w.store, Nudge: w.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: time.Hour,
+		Store: w.store, Nudge: w.hub.Nudge, Now: time.Now, NewID: uuid.NewString, NewSecret: bootstrap.NewSecret, TTL: time.Hour,
 		Seal: func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
 	}
 	base := func(r *http.Request) string { return "https://" + r.Host }

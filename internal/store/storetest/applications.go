@@ -50,7 +50,9 @@ func testApplications(w *world) {
 	expires := Noon.Add(time.Hour)
 	for i, change := range []func(){
 		func() {}, func() { a.DisplayName = "renamed" },
-		func() { a.Secrets = append(a.Secrets, cordon.NewSecret("s2", "other", Noon.Add(time.Second), &expires)) },
+		func() {
+			a.Secrets = append(a.Secrets, cordon.NewSecret("s2", "other", Noon.Add(time.Second), &expires))
+		},
 		func() {
 			a.Certificates = []cordon.Certificate{{DER: []byte{0x30, 0}, Subject: "CN=é", Begins: Noon, Expires: expires, Added: Noon}}
 		},
