@@ -69,3 +69,18 @@ func TestWithin(t *testing.T) {
 		}
 	}
 }
+
+func TestNames(t *testing.T) {
+	n := newNames(append([]string{"Cordon.example.org", "192.0.2.1", "2001:DB8::1"}, localNames...), "https://public.example.org:444/")
+	for host, want := range map[string]bool{
+		"localhost": true, "127.0.0.1": true, "::1": true, "cordon.example.org": true, "CORDON.example.org.": true, "192.0.2.1": true, "2001:db8:0::1": true,
+		"public.example.org": true, "": false, ".": false, "example.org": false, "x.cordon.example.org": false, "192.0.2.2": false, "::ffff:192.0.2.1": true,
+	} {
+		if got := n.own(host); got != want {
+			t.Errorf("%q is ours: %v", host, got)
+		}
+	}
+	if newNames(nil, "").own("") {
+		t.Error("a server without names goes by none")
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -130,6 +131,7 @@ type server struct {
 	public  http.Handler
 	login   oauth.Config
 	cert    keys.Source
+	names   names
 }
 
 func (s *server) open(ctx context.Context) error {
@@ -173,7 +175,7 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, others.Close)
 	s.login = oauth.Config{
-		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log,
+		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Own: s.names.own, Now: time.Now, NewID: uuid.NewString, Log: s.log,
 	}
 	login, err := oauth.New(s.login)
 	if err != nil {
@@ -250,7 +252,8 @@ func (s *server) setUp(ctx context.Context) (*keys.Ring, error) {
 // certificates gives every client the certificate for the host that it asks
 // for, and everybody else the one of --tls-cert or of the server's own CA.
 func (s *server) certificates(ring *keys.Ring) (keys.Source, error) {
-	last := ring.Certificates(append([]string{"localhost", "127.0.0.1", "::1"}, s.cfg.TLSNames...), time.Now)
+	given := slices.Concat(localNames, s.cfg.TLSNames)
+	last := ring.Certificates(given, time.Now)
 	var files []*keys.File
 	open := func(cert, key string) (*keys.File, error) {
 		f, err := keys.OpenFile(cert, key, time.Now, s.log)
@@ -272,6 +275,9 @@ func (s *server) certificates(ring *keys.Ring) (keys.Source, error) {
 			return nil, err
 		}
 		last = f.Certificate
+		s.names = newNames(given, s.cfg.PublicURL, append(files, f)...)
+	} else {
+		s.names = newNames(given, s.cfg.PublicURL, files...)
 	}
 	return keys.Choose(files, last), nil
 }

@@ -89,6 +89,9 @@ func (f *File) current() *tls.Certificate {
 	return f.loaded
 }
 
+// Covers reports whether the certificate is valid for a DNS name or an IP address.
+func (f *File) Covers(name string) bool { return covers(f.current().Leaf, name) }
+
 // Choose returns a source that serves each client the first of the files whose
 // certificate is valid for the host name that it asks for, and everybody else
 // what the last source has.

@@ -67,6 +67,9 @@ type Config struct {
 	// told. Nil: guesses are not counted.
 	Guess func(r *http.Request, client string, try func() (right bool, err error)) error
 	Base  func(*http.Request) string // scheme and host that the client called, without a slash at the end
+	// Own reports whether a host name or IP address is one of this server's. Nil:
+	// only that of Base is.
+	Own   func(host string) bool
 	Now   func() time.Time
 	NewID func() string // a new random GUID
 	Log   *slog.Logger

@@ -90,6 +90,7 @@ func newServer(t testing.TB) (*Server, *clock) {
 				Secrets: []cordon.Secret{cordon.NewSecret("1", testSecret, testNow, nil)}, Permissions: []cordon.Permission{cordon.MachineRestrict, cordon.MachineReadAll}},
 		},
 		Base:  func(r *http.Request) string { return "https://" + r.Host },
+		Own:   func(host string) bool { return host == "cordon.example.org" || host == "2001:db8::1" },
 		NewID: func() string { return fmt.Sprintf("00000000-0000-4000-8000-%012x", ids.Add(1)) },
 	})
 	if err != nil {
@@ -340,7 +341,7 @@ func TestSecretsAreNotLogged(t *testing.T) {
 // TestNames checks every name of this API in every spelling that clients use.
 func TestNames(t *testing.T) {
 	s, _ := newServer(t)
-	for _, aud := range append([]string{"https://login.example.org"}, audiences...) {
+	for _, aud := range append([]string{"https://login.example.org", "https://cordon.example.org", "https://cordon.example.org:8443", "https://[2001:db8::1]:8443"}, audiences...) {
 		for _, resource := range []string{aud, aud + "/", strings.ToUpper(aud)} {
 			for version, q := range map[string]url.Values{
 				"/oauth2/token":      {"resource": {resource}},
@@ -366,6 +367,22 @@ func TestNames(t *testing.T) {
 					t.Errorf("%s %s: audience %q, %v", version, resource, c.Audience, err)
 				}
 			}
+		}
+	}
+}
+
+// TestNotOurNames: what only looks like an address of ours gets no token.
+func TestNotOurNames(t *testing.T) {
+	s, _ := newServer(t)
+	for _, resource := range []string{
+		"http://cordon.example.org", "https://cordon.example.org/x", "https://cordon.example.org?x", "https://cordon.example.org#x", "https://me@cordon.example.org",
+		"cordon.example.org", "https://", "https://:8443", "https://cordon.example.org.evil.example", "https://xcordon.example.org", "//cordon.example.org", "https://%63ordon.example.org\x00",
+	} {
+		q := url.Values{"grant_type": {"client_credentials"}, "client_id": {testClient}, "client_secret": {testSecret}, "resource": {resource}}
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("POST", "/"+testTenant+"/oauth2/token", strings.NewReader(q.Encode())))
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), "AADSTS500011") {
+			t.Errorf("%q: %d %s", resource, w.Code, w.Body)
 		}
 	}
 }

@@ -233,8 +233,8 @@ func (s *Server) audienceOf(c *call, form url.Values) (string, error) {
 }
 
 // resource returns the audience for a resource name, which may end in slashes.
-// The server's own address counts too: some clients have one setting for both
-// the resource and the address that they call.
+// The server's own addresses count too: some clients have one setting for both
+// the resource and the address that they call, and another one for the login.
 func (s *Server) resource(c *call, name string) (string, error) {
 	asked := strings.ToLower(strings.TrimRight(strings.TrimSpace(name), "/"))
 	for _, aud := range audiences {
@@ -242,10 +242,17 @@ func (s *Server) resource(c *call, name string) (string, error) {
 			return aud, nil
 		}
 	}
-	if asked == strings.ToLower(s.Base(c.Request)) {
+	if u, err := url.Parse(asked); asked == strings.ToLower(s.Base(c.Request)) ||
+		err == nil && u.Scheme == "https" && u.Path == "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" && s.own(u) {
 		return audience, nil
 	}
 	return "", failf(http.StatusBadRequest, "invalid_resource", 500011, "The resource principal named %s was not found in the tenant named %s. This server gives tokens for %s.", excerpt(name), s.Tenant, audience)
+}
+
+// own reports whether an address is one of this server's, whatever the port,
+// which a proxy may have changed.
+func (s *Server) own(u *url.URL) bool {
+	return u.Hostname() != "" && s.Own != nil && s.Own(u.Hostname())
 }
 
 func cutSuffixFold(s, suffix string) (string, bool) {
