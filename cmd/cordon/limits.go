@@ -97,10 +97,17 @@ func (l *limits) call(ctx context.Context, c cordon.Caller, api string) error {
 
 // guess lets try look at the credentials of a client, unless there were too many wrong ones.
 func (l *limits) guess(r *http.Request, client string, try func() (right bool, err error)) error {
-	from := ratelimit.Address(r.RemoteAddr, r.Header.Values("X-Forwarded-For"), l.proxies)
-	v, err := l.guard.Try(r.Context(), client, from, try)
+	v, err := l.guard.Try(r.Context(), client, l.from(r), try)
 	return refusal(v, err, "Too many wrong credentials")
 }
+
+// from is the address that a request comes from.
+func (l *limits) from(r *http.Request) netip.Addr {
+	return ratelimit.Address(r.RemoteAddr, r.Header.Values("X-Forwarded-For"), l.proxies)
+}
+
+// address is from in words.
+func (l *limits) address(r *http.Request) string { return l.from(r).String() }
 
 func refusal(v ratelimit.Verdict, err error, message string) error {
 	if err != nil || v.Allowed {

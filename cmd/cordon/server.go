@@ -175,7 +175,7 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, others.Close)
 	s.login = oauth.Config{
-		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Own: s.names.own, Now: time.Now, NewID: uuid.NewString, Log: s.log,
+		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Own: s.names.own, Address: s.limits.address, Now: time.Now, NewID: uuid.NewString, Log: s.log,
 	}
 	login, err := oauth.New(s.login)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 type metadata struct {
 	TokenEndpoint         string   `json:"token_endpoint"`
 	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported"`
+	TokenAuthAlgorithms   []string `json:"token_endpoint_auth_signing_alg_values_supported"`
 	JWKS                  string   `json:"jwks_uri"`
 	SubjectTypes          []string `json:"subject_types_supported"`
 	SigningAlgorithms     []string `json:"id_token_signing_alg_values_supported"`
@@ -30,7 +31,8 @@ func (s *Server) metadata(c *call) (any, error) {
 	}
 	return metadata{
 		TokenEndpoint:         tenant + "/oauth2" + version + "/token",
-		TokenAuthMethods:      []string{"client_secret_post", "client_secret_basic"},
+		TokenAuthMethods:      []string{"client_secret_post", "private_key_jwt", "client_secret_basic"},
+		TokenAuthAlgorithms:   []string{"RS256", "PS256", "ES256"},
 		JWKS:                  tenant + "/discovery" + version + "/keys",
 		SubjectTypes:          []string{"pairwise"},
 		SigningAlgorithms:     []string{"RS256"},

@@ -4,8 +4,8 @@
 //
 // # What it owns
 //
-// The token endpoints (v1 and v2, client credentials with a secret), the OpenID
-// Connect and instance discovery documents, the key set, and the tokens
+// The token endpoints (v1 and v2, client credentials with a secret or a
+// certificate), the OpenID Connect and instance discovery documents, the key set, and the tokens
 // themselves: RS256, version 1, valid for an hour (Defender contract 2.1 and 2.2).
 // Who may do what with a token is not decided here but by [cordon.Caller].
 //
@@ -19,7 +19,8 @@
 // deleted are refused. A new permission is in the next token.
 //
 // The package starts no goroutine and keeps nothing but a bounded cache of
-// verified tokens, under a lock of its own. A [Server] is safe for concurrent use.
+// verified tokens and the client assertions that are still good, each under a
+// lock of its own. A [Server] is safe for concurrent use.
 package oauth
 
 import (
@@ -69,10 +70,13 @@ type Config struct {
 	Base  func(*http.Request) string // scheme and host that the client called, without a slash at the end
 	// Own reports whether a host name or IP address is one of this server's. Nil:
 	// only that of Base is.
-	Own   func(host string) bool
-	Now   func() time.Time
-	NewID func() string // a new random GUID
-	Log   *slog.Logger
+	Own func(host string) bool
+	// Address returns the address that a request comes from. Nil: that of the
+	// connection, which may be a proxy's.
+	Address func(*http.Request) string
+	Now     func() time.Time
+	NewID   func() string // a new random GUID
+	Log     *slog.Logger
 }
 
 // Server answers the login addresses and verifies what it has issued.
@@ -83,6 +87,7 @@ type Server struct {
 	keys   map[string]*rsa.PublicKey // by key id
 	keySet []byte                    // the JWKS document
 	cache  tokenCache
+	seen   memory // client assertions
 }
 
 // minKeyBits is the smallest RSA key for RS256 (RFC 7518, section 3.3).
@@ -136,6 +141,8 @@ type call struct {
 	trace       string // GUID of this request, also in the log
 	correlation string // the client's own name for it if it gave one
 	basic       bool   // the client identified itself by HTTP Basic
+	// byCertificate is whether the client showed a signed assertion instead of a secret.
+	byCertificate bool
 }
 
 // endpoint is what one path below a tenant does. Its serve returns a document,

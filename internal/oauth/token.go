@@ -53,7 +53,7 @@ type claims struct {
 	Expires     int64               `json:"exp"`
 	AppName     string              `json:"app_displayname"`
 	AppID       string              `json:"appid"`
-	AppIDACR    string              `json:"appidacr"` // 1: the application showed a secret
+	AppIDACR    string              `json:"appidacr"` // 1: the application showed a secret; 2: it signed with a certificate
 	IdP         string              `json:"idp"`
 	IDType      string              `json:"idtyp"`
 	ObjectID    string              `json:"oid"`
@@ -103,11 +103,15 @@ func (s *Server) token(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	acr := "1"
+	if c.byCertificate {
+		acr = "2"
+	}
 	issued := s.Now().Add(-backdate).Truncate(time.Second)
 	expires := issued.Add(backdate + lifetime)
 	token, err := s.sign(claims{
 		Audience: aud, Issuer: s.issuer, IssuedAt: issued.Unix(), NotBefore: issued.Unix(), Expires: expires.Unix(),
-		AppName: app.DisplayName, AppID: app.ClientID, AppIDACR: "1", IdP: s.issuer, IDType: "app",
+		AppName: app.DisplayName, AppID: app.ClientID, AppIDACR: acr, IdP: s.issuer, IDType: "app",
 		ObjectID: app.ObjectID, Permissions: append([]cordon.Permission{}, app.Permissions...), Subject: app.ObjectID,
 		Tenant: s.Tenant, ID: uniqueID(c.trace), Version: "1.0",
 	})
@@ -149,8 +153,8 @@ func (c *call) checkShape(form url.Values) error {
 	return nil
 }
 
-// authenticate returns the application whose id and secret the form has, unless
-// there were too many wrong ones.
+// authenticate returns the application that the form shows to be its sender,
+// unless there were too many wrong credentials.
 func (s *Server) authenticate(c *call, form url.Values) (app cordon.Application, err error) {
 	if s.Guess == nil {
 		return s.prove(c, form)
@@ -169,35 +173,57 @@ func (s *Server) authenticate(c *call, form url.Values) (app cordon.Application,
 	return app, err
 }
 
-// prove returns the application whose id and secret the form has. An unknown one
-// takes the same steps as a known one.
+// prove returns the application that the form shows to be its sender, by a
+// certificate or by a secret.
 func (s *Server) prove(c *call, form url.Values) (cordon.Application, error) {
 	switch {
 	case form.Get("client_assertion") != "":
-		return cordon.Application{}, failf(http.StatusUnauthorized, "invalid_client", 700027, "The certificate with identifier used to sign the client assertion is not registered on application. This server knows applications by their secret: send 'client_secret' instead of 'client_assertion'.")
+		c.byCertificate = true
+		return s.proveByCertificate(c, form)
+	case form.Get("client_assertion_type") != "" && form.Get("client_secret") == "":
+		return cordon.Application{}, failf(http.StatusBadRequest, "invalid_request", 900144, "The request body must contain the following parameter: 'client_assertion'.")
 	case form.Get("client_secret") == "":
 		return cordon.Application{}, failf(http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.")
 	}
-	id := strings.ToLower(strings.TrimSpace(form.Get("client_id")))
-	var app cordon.Application
-	known := guid.MatchString(id) // no application has any other id
-	if known {
-		var err error
-		app, err = s.Applications.Application(c.Context(), id)
-		if known = err == nil; !known && cordon.KindOf(err) != cordon.NotFound {
-			return cordon.Application{}, fmt.Errorf("look up application: %w", err)
-		}
+	return s.proveBySecret(c, form)
+}
+
+// proveBySecret returns the application whose id and secret the form has. An
+// unknown one takes the same steps as a known one.
+func (s *Server) proveBySecret(c *call, form url.Values) (cordon.Application, error) {
+	app, known, err := s.lookUp(c, form)
+	if err != nil {
+		return cordon.Application{}, err
 	}
 	right, live := app.CheckSecret(form.Get("client_secret"), s.Now())
 	switch {
 	case !known:
-		return cordon.Application{}, failf(http.StatusBadRequest, "unauthorized_client", 700016, "Application with identifier '%s' was not found in the directory '%s'. This can happen if the application has not been created by the administrator of the tenant. You may have sent your authentication request to the wrong tenant.", excerpt(form.Get("client_id")), s.Tenant)
+		return cordon.Application{}, s.unknownApplication(form)
 	case !right:
 		return cordon.Application{}, failf(http.StatusUnauthorized, "invalid_client", 7000215, "Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '%s'.", app.ClientID)
 	case !live:
 		return cordon.Application{}, failf(http.StatusUnauthorized, "invalid_client", 7000222, "The provided client secret keys for app '%s' are expired. Make a new one with 'cordon apps rotate-secret'.", app.ClientID)
 	}
 	return app, nil
+}
+
+// lookUp returns the application that the form names, if there is one.
+func (s *Server) lookUp(c *call, form url.Values) (app cordon.Application, known bool, err error) {
+	id := strings.ToLower(strings.TrimSpace(form.Get("client_id")))
+	if !guid.MatchString(id) { // no application has any other id
+		return cordon.Application{}, false, nil
+	}
+	switch app, err = s.Applications.Application(c.Context(), id); {
+	case err == nil:
+		return app, true, nil
+	case cordon.KindOf(err) == cordon.NotFound:
+		return cordon.Application{}, false, nil
+	}
+	return cordon.Application{}, false, fmt.Errorf("look up application: %w", err)
+}
+
+func (s *Server) unknownApplication(form url.Values) error {
+	return failf(http.StatusBadRequest, "unauthorized_client", 700016, "Application with identifier '%s' was not found in the directory '%s'. This can happen if the application has not been created by the administrator of the tenant. You may have sent your authentication request to the wrong tenant.", excerpt(form.Get("client_id")), s.Tenant)
 }
 
 // audienceOf returns the name of the resource that the form asks a token for.

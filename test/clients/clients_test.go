@@ -46,8 +46,9 @@ func TestRefusedLogins(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			guess, stranger := w.playbooks[i], w.playbooks[i]
 			guess.secret += "x"
+			guess.identity = newIdentity(t)
 			stranger.id = uuid.NewString() // each its own: wrong secrets are counted
-			for app, want := range map[application]string{guess: "AADSTS7000215", stranger: "AADSTS700016"} {
+			for app, want := range map[application]string{guess: k.wrong, stranger: "AADSTS700016"} {
 				if a, err := k.open(t, w, app)(http.MethodGet, "/api/machines", ""); err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("got %d %v, want an error with %s", a.Status, err, want)
 				}

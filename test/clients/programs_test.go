@@ -2,8 +2,13 @@ package clients
 
 import (
 	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -34,11 +39,18 @@ type answer struct {
 	Body    string            `json:"body"`
 }
 
-// kind is a kind of program: a client library in one of its settings.
+// kind is a kind of program: a client library in one of its settings, and what
+// it says about wrong credentials.
 type kind struct {
-	name string
-	open func(*testing.T, *world, application) program
+	name  string
+	wrong string
+	open  func(*testing.T, *world, application) program
 }
+
+const (
+	wrongSecret      = "AADSTS7000215"
+	wrongCertificate = "AADSTS700027"
+)
 
 // own is the server's address where a program can be told about it.
 const own = "https://" + ownName + ":" + port
@@ -46,37 +58,60 @@ const own = "https://" + ownName + ":" + port
 // kinds are the programs. Between them they use every name of the API, each way
 // to tell the login library about the server, and the names that are built in.
 var kinds = []kind{
-	{"azidentity, address configured", azidentityAt(own, true, own, "https://api.securitycenter.microsoft.com/.default")},
-	{"azidentity, address configured and verified", azidentityAt(own, false, own, "https://api.security.microsoft.com/.default")},
-	{"azidentity, built-in names", azidentityAt("", false, "https://api.securitycenter.microsoft.com", "https://api.securitycenter.windows.com/.default")},
-	{"azidentity, a region's name", azidentityAt("", false, "https://us.api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
-	{"azidentity, the government's cloud", azidentityAt(cloud.AzureGovernment.ActiveDirectoryAuthorityHost, false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
-	{"oauth2, style detected", oauth2At(own, "/oauth2/v2.0/token", oauth2.AuthStyleAutoDetect, own, "https://securitycenter.onmicrosoft.com/windowsatpservice/.default")},
-	{"oauth2, secret in the form, built-in names", oauth2At("", "", oauth2.AuthStyleInParams, "https://api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
-	{"oauth2, secret in the header, built-in names", oauth2At("", "", oauth2.AuthStyleInHeader, "https://api.securitycenter.windows.com", "https://api.securitycenter.microsoft.com//.default")},
-	{"oauth2, the government's names", oauth2At("https://login.microsoftonline.us", "/oauth2/v2.0/token", oauth2.AuthStyleAutoDetect, "https://api-gcc.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
-	{"oauth2, version 1", oauth2At("https://login.windows.net", "/oauth2/token", oauth2.AuthStyleAutoDetect, "https://api.securitycenter.windows.com", "")},
-	{"msal-node, address configured and known", msalNodeAt("@azure/msal-node", own, true, own, "https://api.securitycenter.microsoft.com/.default")},
-	{"msal-node, address configured", msalNodeAt("@azure/msal-node", own, false, own, "https://api.securitycenter.microsoft.com/.default")},
-	{"msal-node, built-in names", msalNodeAt("@azure/msal-node", "https://login.microsoftonline.com", false, "https://api.securitycenter.microsoft.com", "https://api.security.microsoft.com/.default")},
-	{"msal-node, the government's cloud", msalNodeAt("@azure/msal-node", "https://login.microsoftonline.us", false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
-	{"msal-node, a region's name", msalNodeAt("@azure/msal-node", "https://login.microsoftonline.com", false, "https://eu.api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
-	{"msal-node 3, the government's cloud", msalNodeAt("msal-node-3", "https://login.microsoftonline.us", false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
-	{"msal-node 3, address configured and known", msalNodeAt("msal-node-3", own, true, own, "https://api.securitycenter.microsoft.com/.default")},
-	{"msal-node 3, address configured", msalNodeAt("msal-node-3", own, false, own, "https://api.securitycenter.microsoft.com/.default")},
-	{"msal-node 3, built-in names", msalNodeAt("msal-node-3", "https://login.microsoftonline.com", false, "https://api.security.microsoft.com", "https://securitycenter.onmicrosoft.com/windowsatpservice/.default")},
+	{"azidentity, address configured", wrongSecret, azidentityAt(secret, own, true, own, "https://api.securitycenter.microsoft.com/.default")},
+	{"azidentity, address configured and verified", wrongSecret, azidentityAt(secret, own, false, own, "https://api.security.microsoft.com/.default")},
+	{"azidentity, built-in names", wrongSecret, azidentityAt(secret, "", false, "https://api.securitycenter.microsoft.com", "https://api.securitycenter.windows.com/.default")},
+	{"azidentity, a region's name", wrongSecret, azidentityAt(secret, "", false, "https://us.api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
+	{"azidentity, the government's cloud", wrongSecret, azidentityAt(secret, cloud.AzureGovernment.ActiveDirectoryAuthorityHost, false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
+	{"oauth2, style detected", wrongSecret, oauth2At(own, "/oauth2/v2.0/token", oauth2.AuthStyleAutoDetect, own, "https://securitycenter.onmicrosoft.com/windowsatpservice/.default")},
+	{"oauth2, secret in the form, built-in names", wrongSecret, oauth2At("", "", oauth2.AuthStyleInParams, "https://api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
+	{"oauth2, secret in the header, built-in names", wrongSecret, oauth2At("", "", oauth2.AuthStyleInHeader, "https://api.securitycenter.windows.com", "https://api.securitycenter.microsoft.com//.default")},
+	{"oauth2, the government's names", wrongSecret, oauth2At("https://login.microsoftonline.us", "/oauth2/v2.0/token", oauth2.AuthStyleAutoDetect, "https://api-gcc.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
+	{"oauth2, version 1", wrongSecret, oauth2At("https://login.windows.net", "/oauth2/token", oauth2.AuthStyleAutoDetect, "https://api.securitycenter.windows.com", "")},
+	{"msal-node, address configured and known", wrongSecret, msalNodeAt("@azure/msal-node", secret, own, true, own, "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node, address configured", wrongSecret, msalNodeAt("@azure/msal-node", secret, own, false, own, "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node, built-in names", wrongSecret, msalNodeAt("@azure/msal-node", secret, "https://login.microsoftonline.com", false, "https://api.securitycenter.microsoft.com", "https://api.security.microsoft.com/.default")},
+	{"msal-node, the government's cloud", wrongSecret, msalNodeAt("@azure/msal-node", secret, "https://login.microsoftonline.us", false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node, a region's name", wrongSecret, msalNodeAt("@azure/msal-node", secret, "https://login.microsoftonline.com", false, "https://eu.api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node 3, the government's cloud", wrongSecret, msalNodeAt("msal-node-3", secret, "https://login.microsoftonline.us", false, "https://api-gov.securitycenter.microsoft.us", "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node 3, address configured and known", wrongSecret, msalNodeAt("msal-node-3", secret, own, true, own, "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node 3, address configured", wrongSecret, msalNodeAt("msal-node-3", secret, own, false, own, "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node 3, built-in names", wrongSecret, msalNodeAt("msal-node-3", secret, "https://login.microsoftonline.com", false, "https://api.security.microsoft.com", "https://securitycenter.onmicrosoft.com/windowsatpservice/.default")},
+	{"azidentity, certificate, address configured", wrongCertificate, azidentityAt(thumbprint, own, true, own, "https://api.securitycenter.microsoft.com/.default")},
+	{"azidentity, certificate sent along, built-in names", wrongCertificate, azidentityAt(chain, "", false, "https://api.securitycenter.microsoft.com", "https://api.securitycenter.windows.com/.default")},
+	{"msal-node, certificate, address configured and known", wrongCertificate, msalNodeAt("@azure/msal-node", thumbprint, own, true, own, "https://api.securitycenter.microsoft.com/.default")},
+	{"msal-node, certificate sent along, built-in names", wrongCertificate, msalNodeAt("@azure/msal-node", chain, "https://login.microsoftonline.com", false, "https://api.securitycenter.microsoft.com", "https://api.security.microsoft.com/.default")},
+	{"msal-node 3, certificate, address configured and known", wrongCertificate, msalNodeAt("msal-node-3", thumbprint, own, true, own, own+"/.default")},
+	{"msal-node 3, certificate by its SHA-1, built-in names", wrongCertificate, msalNodeAt("msal-node-3", oldThumbprint, "https://login.microsoftonline.com", false, "https://api.security.microsoft.com", "https://"+ownName+"/.default")},
 }
+
+// proof is how a program shows who it is.
+type proof uint8
+
+const (
+	secret        proof = iota
+	thumbprint          // a certificate, named by the sum that the library prefers
+	oldThumbprint       // by its SHA-1
+	chain               // the whole certificate besides
+)
 
 // azidentityAt is a program on Microsoft's SDK for Go: its credential, and its
 // pipeline with retries. An empty login is the one that the SDK has built in.
-func azidentityAt(login string, trusting bool, api, scope string) func(*testing.T, *world, application) program {
+func azidentityAt(by proof, login string, trusting bool, api, scope string) func(*testing.T, *world, application) program {
 	return func(t *testing.T, w *world, app application) program {
 		options := azcore.ClientOptions{Transport: w.http}
 		if login != "" {
 			options.Cloud = cloud.Configuration{ActiveDirectoryAuthorityHost: login}
 		}
-		credential, err := azidentity.NewClientSecretCredential(w.boot.TenantID, app.id, app.secret,
-			&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: trusting})
+		var credential azcore.TokenCredential
+		var err error
+		if by == secret {
+			credential, err = azidentity.NewClientSecretCredential(w.boot.TenantID, app.id, app.secret,
+				&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: trusting})
+		} else {
+			credential, err = azidentity.NewClientCertificateCredential(w.boot.TenantID, app.id, []*x509.Certificate{app.cert}, app.key,
+				&azidentity.ClientCertificateCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: trusting, SendCertificateChain: by == chain})
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,18 +169,24 @@ func goProgram(t *testing.T, api string, do func(*http.Request) (*http.Response,
 
 // msalNodeAt is a program on Microsoft's login library for Node. About a login
 // that is not known the library asks Microsoft's own.
-func msalNodeAt(library, login string, known bool, api, scope string) func(*testing.T, *world, application) program {
+func msalNodeAt(library string, by proof, login string, known bool, api, scope string) func(*testing.T, *world, application) program {
 	return func(t *testing.T, w *world, app application) program {
 		if w.nodes[library] == nil {
 			w.nodes[library] = w.startNode(t, library)
 		}
 		type settings struct {
 			ClientID         string   `json:"clientId"`
-			ClientSecret     string   `json:"clientSecret"`
+			ClientSecret     string   `json:"clientSecret,omitempty"`
+			Certificate      any      `json:"clientCertificate,omitempty"`
 			Authority        string   `json:"authority"`
 			KnownAuthorities []string `json:"knownAuthorities,omitempty"`
 		}
-		auth := settings{ClientID: app.id, ClientSecret: app.secret, Authority: login + "/" + w.boot.TenantID}
+		auth := settings{ClientID: app.id, Authority: login + "/" + w.boot.TenantID}
+		if by == secret {
+			auth.ClientSecret = app.secret
+		} else {
+			auth.Certificate = nodeCertificate(t, by, app.identity)
+		}
 		if known {
 			auth.KnownAuthorities = []string{strings.TrimPrefix(login, "https://")}
 		}
@@ -153,6 +194,25 @@ func msalNodeAt(library, login string, known bool, api, scope string) func(*test
 			return w.nodes[library](map[string]any{"auth": auth, "scope": scope, "method": method, "url": api + path, "body": body})
 		}
 	}
+}
+
+// nodeCertificate is a certificate as msal-node's settings have it.
+func nodeCertificate(t *testing.T, by proof, who *identity) map[string]string {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(who.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]string{"privateKey": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))}
+	if by == oldThumbprint {
+		set["thumbprint"] = fmt.Sprintf("%x", sha1.Sum(who.cert.Raw))
+	} else {
+		set["thumbprintSha256"] = fmt.Sprintf("%x", sha256.Sum256(who.cert.Raw))
+	}
+	if by == chain {
+		set["x5c"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: who.cert.Raw}))
+	}
+	return set
 }
 
 // startNode starts the Node program on a version of the library for as long as

@@ -3,13 +3,16 @@ package clients
 import (
 	"context"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -160,8 +163,32 @@ type world struct {
 	hurried          application   // may read, and not more often than hurriedLimit
 }
 
-// application is what a program logs in with.
-type application struct{ id, secret string }
+// application is what a program logs in with: one or the other.
+type application struct {
+	id, secret string
+	*identity
+}
+
+// identity is a private key with its certificate.
+type identity struct {
+	key  *rsa.PrivateKey
+	cert *x509.Certificate
+}
+
+func newIdentity(t *testing.T) *identity {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "playbooks"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err1 := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	cert, err2 := x509.ParseCertificate(der)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return &identity{key, cert}
+}
 
 const (
 	port         = "8443"
@@ -298,11 +325,16 @@ func (w *world) makeApplications() {
 	if err != nil {
 		w.Fatal(err)
 	}
+	who := newIdentity(w.T)
+	certificate, err := cordon.ParseCertificate(who.cert.Raw, time.Now())
+	if err != nil {
+		w.Fatal(err)
+	}
 	put := func(name string, permissions ...cordon.Permission) application {
-		app := application{uuid.NewString(), rand.Text() + "~+/&=% " + rand.Text()}
+		app := application{uuid.NewString(), rand.Text() + "~+/&=% " + rand.Text(), who}
 		err = errors.Join(err, store.PutApplication(w.Context(), cordon.Application{
 			ClientID: app.id, ObjectID: uuid.NewString(), DisplayName: name, Secrets: []cordon.Secret{cordon.NewSecret(uuid.NewString(), app.secret, time.Now(), nil)},
-			Permissions: permissions, Created: time.Now(),
+			Certificates: []cordon.Certificate{certificate}, Permissions: permissions, Created: time.Now(),
 		}))
 		return app
 	}
