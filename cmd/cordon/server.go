@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -37,8 +36,9 @@ import (
 )
 
 type serverCmd struct {
-	Run         serverRun         `cmd:"" default:"withargs" help:"Run the server (the default)."`
-	CheckConfig serverCheckConfig `cmd:"" help:"Check the configuration and say what is wrong with it."`
+	Run            serverRun            `cmd:"" default:"withargs" help:"Run the server (the default)."`
+	CheckConfig    serverCheckConfig    `cmd:"" help:"Check the configuration and say what is wrong with it."`
+	RotateTokenKey serverRotateTokenKey `cmd:"" help:"Make a new key for access tokens before the old one's time."`
 }
 
 // Help leads to the flags, which belong to run.
@@ -132,6 +132,7 @@ type server struct {
 	login   oauth.Config
 	cert    keys.Source
 	names   names
+	tokens  *keys.Tokens
 }
 
 func (s *server) open(ctx context.Context) error {
@@ -169,13 +170,17 @@ func (s *server) open(ctx context.Context) error {
 	if s.limits, err = openLimits(ctx, s.cfg, s.store, tenant, s.log); err != nil {
 		return err
 	}
+	s.tokens, err = keys.OpenTokens(keys.TokenConfig{Dir: s.dir, Life: s.cfg.TokenKeyLifetime.Duration, Outlive: oauth.Outlive, Now: time.Now, Log: s.log})
+	if err != nil {
+		return err
+	}
 	others, err := newIssuers(s.cfg, oidc.Options{Now: time.Now, Log: s.log, Refreshed: s.metrics.IssuerRefreshed})
 	if err != nil {
 		return badConfig(err)
 	}
 	s.closers = append(s.closers, others.Close)
 	s.login = oauth.Config{
-		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: s.store, Base: s.base, Own: s.names.own, Address: s.limits.address, Now: time.Now, NewID: uuid.NewString, Log: s.log,
+		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: s.tokens.Keys, Applications: s.store, Base: s.base, Own: s.names.own, Address: s.limits.address, Now: time.Now, NewID: uuid.NewString, Log: s.log,
 	}
 	login, err := oauth.New(s.login)
 	if err != nil {
@@ -347,6 +352,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	work.Go(func() { s.agents.Sweep(ctx, presenceEvery) })
 	work.Go(func() { s.expire(ctx) })
 	work.Go(func() { s.limits.keep(ctx) })
+	work.Go(func() { s.tend(ctx) })
 	s.log.InfoContext(ctx, "listening", "url", s.url(listener))
 	tellReady(s.log)
 
@@ -409,6 +415,22 @@ func (s *server) expire(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				s.log.ErrorContext(ctx, "actions could not be expired", "err", err)
 			}
+		}
+	}
+}
+
+// tend looks after the token keys until ctx ends.
+func (s *server) tend(ctx context.Context) {
+	tick := time.NewTicker(keys.TendEvery)
+	defer tick.Stop()
+	for {
+		if err := s.tokens.Tend(); err != nil {
+			s.log.ErrorContext(ctx, "the token keys stay as they are", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
 	}
 }

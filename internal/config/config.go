@@ -41,6 +41,9 @@ type Server struct {
 	// ActionTTL is how long an action waits for its machine before it ends
 	// TimeOut. Default "72h".
 	ActionTTL Duration `toml:"action_ttl"`
+	// TokenKeyLifetime is how long a key signs access tokens before the next one
+	// does. At least "24h", default "2160h" (90 days).
+	TokenKeyLifetime Duration `toml:"token_key_lifetime"`
 	// Limits take the place of Defender's limits for calls to the API.
 	Limits []Limit `toml:"limit"`
 	// Issuers are those whose access tokens are accepted besides this server's own.
@@ -126,6 +129,11 @@ const (
 	MetricsOff     = "off"
 )
 
+const (
+	defaultTokenKeyLife = 90 * 24 * time.Hour
+	minTokenKeyLife     = 24 * time.Hour
+)
+
 // Load reads the file at path; an empty path is an empty file. Values of over
 // that are not zero win over the file's. The result is complete and checked.
 func Load(path string, over Server) (Server, error) {
@@ -157,6 +165,9 @@ func Load(path string, over Server) (Server, error) {
 	}
 	if s.ActionTTL.Duration == 0 {
 		s.ActionTTL.Duration = cordon.DefaultTTL
+	}
+	if s.TokenKeyLifetime.Duration == 0 {
+		s.TokenKeyLifetime.Duration = defaultTokenKeyLife
 	}
 	return s, s.check()
 }
@@ -202,6 +213,9 @@ func (s Server) check() error {
 		if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
 			return fmt.Errorf("public_url: %q is not of the form https://host[:port]", s.PublicURL)
 		}
+	}
+	if s.TokenKeyLifetime.Duration < minTokenKeyLife {
+		return fmt.Errorf("token_key_lifetime: %s is less than %s", s.TokenKeyLifetime, minTokenKeyLife)
 	}
 	if s.ActionTTL.Duration < 0 {
 		return fmt.Errorf("action_ttl: %s is not above zero", s.ActionTTL)

@@ -28,10 +28,11 @@ tls_names = ["cordon.example.com", "10.0.0.1", "fd00::1"]
 public_url = "https://cordon.example.com"
 metrics_listen = "off"
 action_ttl = "24h30m"
+token_key_lifetime = "720h"
 `
 
 func TestGoodFiles(t *testing.T) {
-	defaults := Server{Listen: ":8443", ActionTTL: Duration{72 * time.Hour}}
+	defaults := Server{Listen: ":8443", ActionTTL: Duration{72 * time.Hour}, TokenKeyLifetime: Duration{2160 * time.Hour}}
 	with := func(f func(*Server)) Server {
 		s := defaults
 		f(&s)
@@ -46,10 +47,10 @@ func TestGoodFiles(t *testing.T) {
 		"comments": {"# nothing\n\n", Server{}, defaults},
 		"full": {full, Server{}, Server{
 			Listen: "10.0.0.1:443", TLSNames: []string{"cordon.example.com", "10.0.0.1", "fd00::1"}, PublicURL: "https://cordon.example.com",
-			MetricsListen: "off", ActionTTL: Duration{24*time.Hour + 30*time.Minute},
+			MetricsListen: "off", ActionTTL: Duration{24*time.Hour + 30*time.Minute}, TokenKeyLifetime: Duration{720 * time.Hour},
 		}},
 		"flags over the file": {full, Server{Listen: ":9000", TLSNames: []string{"other"}, PublicURL: "https://other:9000/", MetricsListen: "localhost:1", ActionTTL: Duration{time.Minute}}, Server{
-			Listen: ":9000", TLSNames: []string{"other"}, PublicURL: "https://other:9000/", MetricsListen: "localhost:1", ActionTTL: Duration{time.Minute},
+			Listen: ":9000", TLSNames: []string{"other"}, PublicURL: "https://other:9000/", MetricsListen: "localhost:1", ActionTTL: Duration{time.Minute}, TokenKeyLifetime: Duration{720 * time.Hour},
 		}},
 		"flags over nothing": {"", Server{Listen: "[::1]:0", TLSCert: "c.pem", TLSKey: "k.pem"}, with(func(s *Server) { s.Listen, s.TLSCert, s.TLSKey = "[::1]:0", "c.pem", "k.pem" })},
 		"certificate":        {"tls_cert = 'c.pem'\ntls_key = 'k.pem'", Server{}, with(func(s *Server) { s.TLSCert, s.TLSKey = "c.pem", "k.pem" })},
@@ -110,6 +111,7 @@ func TestBadFiles(t *testing.T) {
 		"TTL as a number":        {"action_ttl = 72", Server{}, "action_ttl"},
 		"TTL zero":               {"action_ttl = '0s'", Server{}, `"0s" is not above zero`},
 		"TTL negative":           {"action_ttl = '-1h'", Server{}, `"-1h" is not above zero`},
+		"short life of keys":     {"token_key_lifetime = '23h'", Server{}, "token_key_lifetime: 23h0m0s is less than 24h0m0s"},
 		"TTL negative by flag":   {"", Server{ActionTTL: Duration{-1}}, "action_ttl: -1ns is not above zero"},
 	} {
 		t.Run(name, func(t *testing.T) {

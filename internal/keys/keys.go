@@ -2,7 +2,7 @@
 // readable by the server's user only.
 //
 //	order.key  Ed25519; signs orders. Who has it can release machines; it is not in the database, so that a copy of the database is not enough.
-//	token.key  RSA 2048; signs access tokens
+//	token.key  RSA 2048; signs access tokens, until token-TIME.key does from that time on; see [Tokens]
 //	ca.key     ECDSA P-256; signs the server's TLS certificate
 //	ca.crt     given to clients and agents
 //
@@ -48,10 +48,9 @@ const (
 	leafRenew = 30 * 24 * time.Hour // before its end
 )
 
-// Ring is a server's key material.
+// Ring is a server's key material that stays the same.
 type Ring struct {
 	Order ed25519.PrivateKey
-	Token *rsa.PrivateKey
 	ca    *x509.Certificate
 	caKey crypto.Signer
 }
@@ -109,13 +108,10 @@ func createCA(dir string, now time.Time) error {
 	return writePEM(filepath.Join(dir, CAFile), "CERTIFICATE", der, 0o644)
 }
 
-// Load reads the ring in dir. A missing file is an error that names it.
+// Load reads the ring in dir, but for the token keys, which [OpenTokens] does. A
+// missing file is an error that names it.
 func Load(dir string) (*Ring, error) {
 	order, err := loadKey[ed25519.PrivateKey](dir, orderFile)
-	if err != nil {
-		return nil, err
-	}
-	token, err := loadKey[*rsa.PrivateKey](dir, tokenFile)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +130,7 @@ func Load(dir string) (*Ring, error) {
 	if !caKey.PublicKey.Equal(ca.PublicKey) {
 		return nil, fmt.Errorf("%s does not belong to %s: restore both from the same backup", filepath.Join(dir, CAFile), caKeyFile)
 	}
-	return &Ring{Order: order, Token: token, ca: ca, caKey: caKey}, nil
+	return &Ring{Order: order, ca: ca, caKey: caKey}, nil
 }
 
 func loadKey[K any](dir, name string) (k K, err error) {

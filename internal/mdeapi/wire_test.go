@@ -115,7 +115,7 @@ func newHouse(t testing.TB) *house {
 	key, own := rsaKeys()
 	tokens := func(tenant string) *oauth.Server {
 		s, err := oauth.New(oauth.Config{
-			Tenant: tenant, Keys: []*rsa.PrivateKey{key}, Applications: h.store, Now: clock, Log: slog.New(slog.DiscardHandler),
+			Tenant: tenant, Keys: func() []*rsa.PrivateKey { return []*rsa.PrivateKey{key} }, Applications: h.store, Now: clock, Log: slog.New(slog.DiscardHandler),
 			Base: func(*http.Request) string { return "https://login.example.org" }, NewID: func() string { return tenant },
 		})
 		if err != nil {

@@ -187,7 +187,7 @@ func TestAssertion(t *testing.T) {
 				t.Errorf("%s, %s: %d %s", name, path, w.Code, w.Body)
 				break
 			}
-			c, err := s.read(m[1])
+			c, err := must(s.keySet()).read(m[1])
 			if err != nil || c.AppID != testClient || c.AppIDACR != "2" || len(c.Permissions) != 2 {
 				t.Errorf("%s, %s: %+v, %v", name, path, c, err)
 			}

@@ -7,7 +7,8 @@ import (
 
 // metadata is the OpenID Connect discovery document. Its issuer is that of the
 // endpoint version, as at Entra ID: the v2 document names the address that the
-// document is at, although the tokens are of version 1 and name the v1 issuer.
+// document is at, although the tokens are of version 1 and name the v1 issuer. In
+// a document for all tenants the issuer has a place for the tenant instead.
 type metadata struct {
 	TokenEndpoint         string   `json:"token_endpoint"`
 	TokenAuthMethods      []string `json:"token_endpoint_auth_methods_supported"`
@@ -23,11 +24,18 @@ type metadata struct {
 	Claims                []string `json:"claims_supported"`
 }
 
+// issuers is what the issuers of tokens of version 1 begin with.
+const issuers = "https://sts.windows.net/"
+
 func (s *Server) metadata(c *call) (any, error) {
-	tenant := s.Base(c.Request) + "/" + s.Tenant
-	version, issuer := "", s.issuer
+	base := s.Base(c.Request)
+	tenant, issuing := base+"/"+c.tenant, s.Tenant
+	if c.tenant != s.Tenant {
+		issuing = "{tenantid}"
+	}
+	version, issuer := "", issuers+issuing+"/"
 	if c.version == v2 {
-		version, issuer = "/v2.0", tenant+"/v2.0"
+		version, issuer = "/v2.0", base+"/"+issuing+"/v2.0"
 	}
 	return metadata{
 		TokenEndpoint:         tenant + "/oauth2" + version + "/token",
@@ -78,5 +86,11 @@ func (s *Server) instance(c *call) (any, error) {
 	}, nil
 }
 
-// jwks answers the public halves of the signing keys.
-func (s *Server) jwks(*call) (any, error) { return s.keySet, nil }
+// jwks answers the public halves of the signing keys, also of the next one.
+func (s *Server) jwks(*call) (any, error) {
+	set, err := s.keySet()
+	if err != nil {
+		return nil, err
+	}
+	return set.document, nil
+}

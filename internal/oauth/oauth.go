@@ -39,6 +39,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -55,8 +56,10 @@ type Applications interface {
 
 // Config is what a [Server] needs. Every field is required unless it says otherwise.
 type Config struct {
-	Tenant       string            // GUID of the one tenant, in any case
-	Keys         []*rsa.PrivateKey // the first signs, all verify; at least 2048 bits each
+	Tenant string // GUID of the one tenant, in any case
+	// Keys returns the keys of this moment: the first signs, all verify; at least
+	// 2048 bits each.
+	Keys         func() []*rsa.PrivateKey
 	Applications Applications
 	// Others says who calls by a token that this server has not signed. It is known
 	// if the token is one of another issuer that is accepted, and then the error is
@@ -83,11 +86,17 @@ type Config struct {
 type Server struct {
 	Config
 	issuer string
-	signer jose.Signer
-	keys   map[string]*rsa.PublicKey // by key id
-	keySet []byte                    // the JWKS document
-	cache  tokenCache
+	set    atomic.Pointer[keySet]
 	seen   memory // client assertions
+}
+
+// keySet is all that follows from the keys of a moment.
+type keySet struct {
+	source   []*rsa.PrivateKey
+	signer   jose.Signer
+	keys     map[string]*rsa.PublicKey // by key id
+	document []byte                    // the JWKS document
+	cache    tokenCache                // of tokens that one of the keys has signed
 }
 
 // minKeyBits is the smallest RSA key for RS256 (RFC 7518, section 3.3).
@@ -102,12 +111,35 @@ func New(c Config) (*Server, error) {
 	if !guid.MatchString(c.Tenant) {
 		return nil, fmt.Errorf("tenant id %q is not a GUID", c.Tenant)
 	}
-	if len(c.Keys) == 0 {
+	s := &Server{Config: c, issuer: issuers + c.Tenant + "/"}
+	if _, err := s.keySet(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// keySet returns what follows from the keys as they are now. With a key that is
+// no more its tokens are forgotten.
+func (s *Server) keySet() (*keySet, error) {
+	now := s.Keys()
+	if set := s.set.Load(); set != nil && slices.Equal(set.source, now) {
+		return set, nil
+	}
+	set, err := newKeySet(now)
+	if err != nil {
+		return nil, err
+	}
+	s.set.Store(set)
+	return set, nil
+}
+
+func newKeySet(source []*rsa.PrivateKey) (*keySet, error) {
+	if len(source) == 0 {
 		return nil, errors.New("no token signing key")
 	}
-	s := &Server{Config: c, issuer: "https://sts.windows.net/" + c.Tenant + "/", keys: make(map[string]*rsa.PublicKey)}
+	s := &keySet{source: source, keys: make(map[string]*rsa.PublicKey)}
 	var set jose.JSONWebKeySet
-	for _, key := range c.Keys {
+	for _, key := range source {
 		if n := key.N.BitLen(); n < minKeyBits {
 			return nil, fmt.Errorf("token signing key has %d bits, needed are %d", n, minKeyBits)
 		}
@@ -121,11 +153,11 @@ func New(c Config) (*Server, error) {
 		set.Keys = append(set.Keys, jwk)
 	}
 	var err error
-	if s.keySet, err = json.Marshal(set); err != nil {
+	if s.document, err = json.Marshal(set); err != nil {
 		return nil, fmt.Errorf("encode key set: %w", err)
 	}
 	s.signer, err = jose.NewSigner(
-		jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: c.Keys[0], KeyID: set.Keys[0].KeyID}},
+		jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: source[0], KeyID: set.Keys[0].KeyID}},
 		(&jose.SignerOptions{}).WithType("JWT"))
 	if err != nil {
 		return nil, fmt.Errorf("prepare token signing key: %w", err)
@@ -138,6 +170,7 @@ type call struct {
 	*http.Request
 	w           http.ResponseWriter // for its connection only
 	version     tokenVersion
+	tenant      string // as the client called it: its id, or one of sharedTenants
 	trace       string // GUID of this request, also in the log
 	correlation string // the client's own name for it if it gave one
 	basic       bool   // the client identified itself by HTTP Basic
@@ -165,6 +198,9 @@ var (
 		"discovery/keys":                        {readOnly, v1, (*Server).jwks},
 		"discovery/v2.0/keys":                   {readOnly, v2, (*Server).jwks},
 	}
+	// sharedTenants stand for whatever tenant a user is of. Programs read the
+	// documents there; an application has to say where it belongs.
+	sharedTenants = []string{"common", "organizations"}
 	// instanceEndpoint asks about the login address itself and names no tenant.
 	instancePath     = "common/discovery/instance"
 	instanceEndpoint = endpoint{readOnly, v2, (*Server).instance}
@@ -231,10 +267,14 @@ func (s *Server) answer(c *call, h http.Header) ([]byte, error) {
 		h.Set("Allow", allow)
 		return nil, failf(http.StatusMethodNotAllowed, "invalid_request", 900561, "The endpoint only accepts %s requests. Received a %s request.", allow, excerpt(c.Method))
 	}
-	if tenant != s.Tenant {
+	shared := slices.Contains(sharedTenants, tenant)
+	if shared && !slices.Contains(e.methods, http.MethodHead) {
+		return nil, failf(http.StatusBadRequest, "invalid_request", 50059, "No tenant-identifying information found in either the request or implied by any provided credentials. Ask at /%s instead of /%s.", s.Tenant, tenant)
+	}
+	if tenant != s.Tenant && !shared {
 		return nil, failf(http.StatusBadRequest, "invalid_request", 90002, "Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud.", excerpt(tenant))
 	}
-	c.version = e.version
+	c.version, c.tenant = e.version, tenant
 	document, err := e.serve(s, c)
 	if err != nil {
 		return nil, err

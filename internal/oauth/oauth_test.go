@@ -55,6 +55,11 @@ func newKey(bits int) *rsa.PrivateKey {
 	return key
 }
 
+// fixed are keys that stay the same.
+func fixed(keys ...*rsa.PrivateKey) func() []*rsa.PrivateKey {
+	return func() []*rsa.PrivateKey { return keys }
+}
+
 // apps is the part of a store that holds applications.
 type apps map[string]cordon.Application
 
@@ -84,7 +89,7 @@ func newServer(t testing.TB) (*Server, *clock) {
 	c := &clock{testNow}
 	var ids atomic.Int64
 	s, err := New(Config{
-		Tenant: strings.ToUpper(testTenant), Keys: testKeys, Now: c.now, Log: slog.New(slog.DiscardHandler),
+		Tenant: strings.ToUpper(testTenant), Keys: fixed(testKeys...), Now: c.now, Log: slog.New(slog.DiscardHandler),
 		Applications: apps{
 			testClient: {ClientID: testClient, ObjectID: "11111111-2222-4333-8444-555555555555", DisplayName: "SOAR <1>",
 				Secrets: []cordon.Secret{cordon.NewSecret("1", testSecret, testNow, nil)}, Permissions: []cordon.Permission{cordon.MachineRestrict, cordon.MachineReadAll}},
@@ -233,9 +238,9 @@ func readable(t *testing.T, s *Server, answer []byte) []byte {
 
 func TestNewRefusesBadConfig(t *testing.T) {
 	for name, c := range map[string]Config{
-		"tenant is no GUID": {Tenant: "contoso.example", Keys: testKeys},
-		"no key":            {Tenant: testTenant},
-		"short key":         {Tenant: testTenant, Keys: []*rsa.PrivateKey{newKey(1024)}},
+		"tenant is no GUID": {Tenant: "contoso.example", Keys: fixed(testKeys...)},
+		"no key":            {Tenant: testTenant, Keys: fixed()},
+		"short key":         {Tenant: testTenant, Keys: fixed(newKey(1024))},
 	} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%s: no error", name)
@@ -358,7 +363,7 @@ func TestNames(t *testing.T) {
 					t.Errorf("%s %s: %d %s", version, resource, w.Code, w.Body)
 					continue
 				}
-				c, err := s.read(m[1])
+				c, err := must(s.keySet()).read(m[1])
 				want := aud
 				if !slices.Contains(audiences, aud) {
 					want = audience // our own address

@@ -14,7 +14,11 @@ func (s *Server) identify(ctx context.Context, token string) (cordon.Caller, err
 	if err == nil || s.Others == nil || len(token) > maxToken {
 		return caller, err
 	}
-	if _, foreign := s.read(token); foreign == nil {
+	set, broken := s.keySet()
+	if broken != nil {
+		return caller, err
+	}
+	if _, foreign := set.read(token); foreign == nil {
 		return caller, err
 	}
 	if other, known, refused := s.Others(ctx, token); known {

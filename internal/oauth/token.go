@@ -32,6 +32,9 @@ const (
 	backdate = 5 * time.Minute
 )
 
+// Outlive is how long a token is accepted after it was signed.
+const Outlive = lifetime + leeway
+
 // audience is the resource that tokens are for if the client named this
 // server's own address as the resource.
 const audience = "https://api.securitycenter.microsoft.com"
@@ -291,7 +294,11 @@ func cutSuffixFold(s, suffix string) (string, bool) {
 
 // sign makes the access token that says c.
 func (s *Server) sign(c claims) (string, error) {
-	token, err := jwt.Signed(s.signer).Claims(c).Serialize()
+	set, err := s.keySet()
+	if err != nil {
+		return "", err
+	}
+	token, err := jwt.Signed(set.signer).Claims(c).Serialize()
 	if err != nil {
 		return "", fmt.Errorf("sign access token: %w", err)
 	}

@@ -53,12 +53,16 @@ func (s *Server) verified(token string) (cordon.Caller, error) {
 	if len(token) > maxToken {
 		return cordon.Caller{}, refuse("the token is too long", nil)
 	}
+	set, err := s.keySet()
+	if err != nil {
+		return cordon.Caller{}, err
+	}
 	now := s.Now()
 	digest := sha256.Sum256([]byte(token))
-	if caller, ok := s.cache.get(digest, now); ok {
+	if caller, ok := set.cache.get(digest, now); ok {
 		return caller, nil
 	}
-	c, err := s.read(token)
+	c, err := set.read(token)
 	if err != nil {
 		return cordon.Caller{}, refuse("the token is not one that this server has issued", err)
 	}
@@ -76,7 +80,7 @@ func (s *Server) verified(token string) (cordon.Caller, error) {
 		return cordon.Caller{}, refuse("the token names no application", nil)
 	}
 	caller := cordon.Caller{ID: c.AppID, DisplayName: c.AppName, Permissions: c.Permissions}
-	s.cache.put(digest, caller, expires, now)
+	set.cache.put(digest, caller, expires, now)
 	return caller, nil
 }
 
@@ -98,7 +102,7 @@ func (s *Server) current(ctx context.Context, c cordon.Caller) (cordon.Caller, e
 }
 
 // read checks the signature of a token and returns what it says.
-func (s *Server) read(token string) (claims, error) {
+func (s *keySet) read(token string) (claims, error) {
 	var c claims
 	parsed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -109,8 +108,10 @@ func newWorld(t testing.TB, l limits) *world {
 		Seal: func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
 	}
 	base := func(r *http.Request) string { return "https://" + r.Host }
+	tokens, err := keys.OpenTokens(keys.TokenConfig{Dir: dir, Life: 24 * time.Hour, Outlive: oauth.Outlive, Now: time.Now, Log: log})
+	must(err)
 	login, err := oauth.New(oauth.Config{
-		Tenant: w.tenant, Keys: []*rsa.PrivateKey{ring.Token}, Applications: w.store, Base: base, Now: time.Now, NewID: uuid.NewString, Log: log,
+		Tenant: w.tenant, Keys: tokens.Keys, Applications: w.store, Base: base, Now: time.Now, NewID: uuid.NewString, Log: log,
 	})
 	must(err)
 	jwk, err := seal.MarshalKey(ring.Order.Public().(ed25519.PublicKey))
