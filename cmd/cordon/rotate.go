@@ -17,7 +17,7 @@ type serverRotateTokenKey struct {
 
 // Help tells what it does to a server that runs.
 func (serverRotateTokenKey) Help() string {
-	return `A server that runs takes the key over within ten seconds. The new key is published at once and signs a day later, when everybody who verifies tokens knows it; nothing ends by that. If the old key may be known to others use --now: programs then get new tokens by themselves.`
+	return `A server that runs takes the key over within ten seconds. Run this as root or as the server's user. The new key is published at once and signs a day later, when everybody who verifies tokens knows it; nothing ends by that. If the old key may be known to others use --now: programs then get new tokens by themselves.`
 }
 
 // Run makes the key.

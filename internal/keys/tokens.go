@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -226,7 +227,11 @@ func RotateTokenKey(dir string, begins time.Time, now time.Time, drop bool) (tim
 	if n := len(others); n > 0 && !drop && others[n-1].name != tokenFile && others[n-1].begins.After(now) {
 		return others[n-1].begins, nil
 	}
-	if _, err := newTokenKey(dir, begins); err != nil {
+	name, err := newTokenKey(dir, begins)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if err := giveToOwner(dir, name); err != nil {
 		return time.Time{}, err
 	}
 	if drop {
@@ -237,4 +242,21 @@ func RotateTokenKey(dir string, begins time.Time, now time.Time, drop bool) (tim
 		}
 	}
 	return begins, nil
+}
+
+// giveToOwner gives a file that root has made in dir to whom dir belongs: the
+// server has to read it, and seldom runs as root.
+func giveToOwner(dir, name string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("give %s to the server: %w", name, err)
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 {
+		return nil
+	}
+	if err := os.Chown(filepath.Join(dir, name), int(owner.Uid), int(owner.Gid)); err != nil {
+		return fmt.Errorf("give %s to the server: %w", name, err)
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -208,5 +209,24 @@ func TestTokenKeysSurviveTrouble(t *testing.T) {
 	}
 	if !same(tend(t, tokens), after) || !same(openTokens(t, dir, at).Keys(), after) {
 		t.Error("the first key signs again")
+	}
+}
+
+// TestRootGivesKeysToTheServer: a key that the server cannot read is of no use to it.
+func TestRootGivesKeysToTheServer(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	_, dir, _ := newTokens(t)
+	const server = 4711
+	if err := os.Chown(dir, server, server); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := RotateTokenKey(dir, now, now, true); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(filepath.Join(dir, tokenNames(t, dir)[0]))
+	if err != nil || info.Sys().(*syscall.Stat_t).Uid != server {
+		t.Errorf("%v, %v", info, err)
 	}
 }
