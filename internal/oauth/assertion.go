@@ -182,7 +182,7 @@ func (s *Server) ownEndpoint(c *call, aud string) bool {
 
 // checkReplay refuses an assertion that was used already by somebody else. The
 // same address may send the same assertion again until it expires, for that is
-// what libraries do; see ADR 10.
+// what libraries do; see ADR 14.
 func (s *Server) checkReplay(c *call, app cordon.Application, said jwt.Claims, text string) error {
 	from := s.address(c.Request)
 	use := use{digest: sha256.Sum256([]byte(text)), from: from, until: said.Expiry.Time().Add(leeway)}
