@@ -170,13 +170,26 @@ var delegated = map[string]cordon.Permission{
 	"Alert.ReadWrite":   cordon.AlertReadWriteAll,
 }
 
+// named are the permissions that a role or scope gives by its name alone: all of
+// Defender's. Who may manage this server's own applications is said in its
+// configuration, not by whoever names roles at the issuer.
+var named = func() map[cordon.Permission]bool {
+	names := make(map[cordon.Permission]bool)
+	for _, p := range cordon.AllPermissions() {
+		names[p] = p != cordon.ApplicationReadAll && p != cordon.ApplicationReadWriteAll
+	}
+	return names
+}()
+
 // permissions returns what the roles, groups and scopes of a token give, in the
 // order of [cordon.AllPermissions].
 func (i *issuer) permissions(c claims, scopes []string) []cordon.Permission {
 	byRole, byScope := make(map[cordon.Permission]bool), make(map[cordon.Permission]bool)
 	roles := c.list(i.RoleClaims, false)
 	for _, role := range roles {
-		byRole[cordon.Permission(role)] = true
+		if p := cordon.Permission(role); named[p] {
+			byRole[p] = true
+		}
 	}
 	for _, name := range append(roles, c.list(i.GroupClaims, false)...) {
 		for _, p := range i.Permissions[name] {
@@ -184,10 +197,11 @@ func (i *issuer) permissions(c claims, scopes []string) []cordon.Permission {
 		}
 	}
 	for _, scope := range scopes {
-		if p, ok := delegated[scope]; ok {
+		if p := cordon.Permission(scope); named[p] {
+			byScope[p] = true
+		} else if p, ok := delegated[scope]; ok {
 			byScope[p] = true
 		}
-		byScope[cordon.Permission(scope)] = true
 	}
 	both := i.ScopeAndRole && !c.isApplication(first(c, "appid", "azp", "cid", "client_id"), scopes)
 	return slices.DeleteFunc(cordon.AllPermissions(), func(p cordon.Permission) bool {

@@ -129,7 +129,7 @@ func TestNoUnknownNameGives(t *testing.T) {
 		c := claims{"sub": "u", "azp": "a", "roles": list("roles"), "scp": list("scopes"), "groups": list("groups")}
 		i := &issuer{Issuer: Issuer{
 			RoleClaims: []string{"roles"}, ScopeClaims: []string{"scp"}, GroupClaims: []string{"groups"},
-			Permissions: map[string][]cordon.Permission{"SOC": {cordon.MachineRestrict}},
+			Permissions: map[string][]cordon.Permission{"SOC": {cordon.MachineRestrict, cordon.ApplicationReadAll}},
 		}}
 		has := func(claim, name string) bool {
 			for _, v := range c[claim].([]any) {
@@ -141,8 +141,10 @@ func TestNoUnknownNameGives(t *testing.T) {
 		}
 		var either, both []cordon.Permission
 		for _, p := range cordon.AllPermissions() {
-			role := has("roles", string(p)) || p == cordon.MachineRestrict && (has("roles", "SOC") || has("groups", "SOC"))
-			scope := has("scp", string(p)) || p == cordon.MachineReadAll && has("scp", "Machine.Read")
+			soc := has("roles", "SOC") || has("groups", "SOC")
+			ours := p == cordon.ApplicationReadAll || p == cordon.ApplicationReadWriteAll
+			role := !ours && has("roles", string(p)) || soc && (p == cordon.MachineRestrict || p == cordon.ApplicationReadAll)
+			scope := !ours && has("scp", string(p)) || p == cordon.MachineReadAll && has("scp", "Machine.Read")
 			if role || scope {
 				either = append(either, p)
 			}
