@@ -21,12 +21,15 @@ const (
 	MachineCollectForensics Permission = "Machine.CollectForensics"
 	AlertReadAll            Permission = "Alert.Read.All"
 	AlertReadWriteAll       Permission = "Alert.ReadWrite.All"
+	// Administer is Cordon's own, for what Defender has no words for and what
+	// weakens every later restriction: releases by hand, and what is trusted.
+	Administer Permission = "Cordon.Administer"
 )
 
 // AllPermissions is what the first application of a new server gets.
 func AllPermissions() []Permission {
 	return []Permission{MachineReadAll, MachineReadWriteAll, MachineIsolate, MachineRestrict, MachineScan, MachineOffboard,
-		MachineStopQuarantine, MachineLiveResponse, MachineCollectForensics, AlertReadAll, AlertReadWriteAll}
+		MachineStopQuarantine, MachineLiveResponse, MachineCollectForensics, AlertReadAll, AlertReadWriteAll, Administer}
 }
 
 // Operation is something a caller asks of the domain; its value lists the
@@ -52,6 +55,8 @@ var (
 	ReadPackage        = Operation{MachineCollectForensics, MachineReadWriteAll}
 	ReadLiveResponse   = Operation{MachineReadAll, MachineReadWriteAll, MachineLiveResponse}
 	ReadAlerts         = Operation{AlertReadAll, AlertReadWriteAll}
+	SignRelease        = Operation{Administer}
+	ChangeTrust        = Operation{Administer}
 )
 
 // operations says what it takes to ask for an action.

@@ -29,10 +29,12 @@ type Service struct {
 	// nudge delays an order until the machine next asks, and loses nothing.
 	Nudge func(MachineID)
 	// Seal signs an order with the server's order key (compact JWS).
-	Seal  func(Order) (string, error)
-	Now   func() time.Time
-	NewID func() string // a new random GUID, lower case
-	TTL   time.Duration
+	Seal func(Order) (string, error)
+	// SealRelease signs a release with the same key (compact JWS).
+	SealRelease func(Release) (string, error)
+	Now         func() time.Time
+	NewID       func() string // a new random GUID, lower case
+	TTL         time.Duration
 	// Grace is how long after its expiry a delivered action still waits for its
 	// machine; zero: [DeliveredGrace].
 	Grace time.Duration
@@ -328,6 +330,9 @@ func (s *Service) Report(ctx context.Context, m MachineID, r Report, evidence st
 	entry := AuditEntry{At: now, Kind: AuditReport, Machine: m, Action: r.Action, Actor: string(m), Detail: r.Error, Evidence: evidence}
 	if r.Machine != m {
 		return Action{}, Errorf(Forbidden, CodeUnverifiedEvidence, "The report is about machine %s but machine %s signed it", r.Machine, m)
+	}
+	if r.Type == BreakGlass && r.State != ReportRefused {
+		return Action{}, s.released(ctx, r, entry)
 	}
 	if r.State == ReportRefused {
 		entry.Detail = "refused: " + r.Error

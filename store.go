@@ -33,6 +33,8 @@ const (
 	AuditEnded     AuditKind = "ended"     // it ended without a report
 	AuditEnrolled  AuditKind = "enrolled"  // a machine was enrolled
 	AuditLabelled  AuditKind = "labelled"  // somebody changed a machine's labels
+	AuditRelease   AuditKind = "release"   // a [Release] was signed; Action is its id
+	AuditReleased  AuditKind = "released"  // a machine was freed with a [Release]
 )
 
 // AuditEntry is one line of the audit log. It is written in the transaction of

@@ -80,3 +80,36 @@ func (c *Client) SignedOrder(ctx context.Context, id string) (string, error) {
 	}
 	return string(body), nil
 }
+
+// Release is a break-glass; see [Client.BreakGlass].
+type Release struct {
+	ID         string    `json:"id"`
+	Machine    string    `json:"machine"`
+	Generation uint64    `json:"generation"` // it frees from orders up to this one
+	NotBefore  time.Time `json:"notBefore"`
+	Expires    time.Time `json:"expires"`
+	Release    string    `json:"release"` // compact JWS, to be carried as a file
+	Code       []string  `json:"code"`    // the same to be typed, line by line
+}
+
+// BreakGlass has the server sign a release for the machine that ref names (see
+// [Client.GetMachine]): whoever has it, and root on the machine, can free it
+// without a network for as long as it is valid, until a newer order comes.
+func (c *Client) BreakGlass(ctx context.Context, ref string, valid time.Duration, comment string) (Release, error) {
+	s, err := segment("machine", ref)
+	if err != nil {
+		return Release{}, err
+	}
+	body := struct {
+		Seconds int64  `json:"seconds"`
+		Comment string `json:"comment"`
+	}{int64(valid / time.Second), comment}
+	var r Release
+	if err := c.post(ctx, c.address("/cordon/v1/machines/"+s+"/break-glass", nil), body, &r); err != nil {
+		return Release{}, err
+	}
+	if r.ID == "" || !compactJWS.MatchString(r.Release) {
+		return Release{}, errors.New("read the server's answer: it is not a release")
+	}
+	return r, nil
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +25,7 @@ import (
 type agentCmd struct {
 	Run          agentRun          `cmd:"" default:"withargs" help:"Run the agent (the default)."`
 	Status       agentStatus       `cmd:"" help:"Show how things stand on this machine."`
-	Apply        agentApply        `cmd:"" help:"Hand the agent a signed order that was carried here."`
+	Apply        agentApply        `cmd:"" help:"Hand the agent a signed order or release that was carried here, or type the code of a release."`
 	CheckRemoval agentCheckRemoval `cmd:"" help:"Fail with the reason if this machine is restricted, so that its agent must not be removed."`
 	Guardian     agentGuardian     `cmd:"" hidden:"" help:"Watch over an agent; started by it."`
 }
@@ -270,42 +269,6 @@ func orNone(s, none string) string {
 		return none
 	}
 	return s
-}
-
-type agentApply struct {
-	agentDir
-	JSON bool   `name:"json" help:"Print JSON instead of text."`
-	File string `arg:"" help:"The signed order, as \"cordon actions order\" saves it; - for standard input."`
-}
-
-// Run hands the order to the agent.
-func (c agentApply) Run(ctx context.Context, env *cli.Env) error {
-	var order io.Reader = os.Stdin
-	if c.File != "-" {
-		f, err := os.Open(c.File)
-		if err != nil {
-			return &cli.Error{Code: cli.ExitUsage, Message: "the order cannot be read: " + err.Error()}
-		}
-		defer func() { _ = f.Close() }() // only read
-		order = f
-	}
-	r, err := agent.DialLocal(c.DataDir).Apply(ctx, order)
-	if err != nil {
-		return noAgent(err)
-	}
-	if c.JSON {
-		if err := env.PrintJSON(r); err != nil {
-			return err
-		}
-	} else if r.State == cordon.ReportSucceeded {
-		if _, err := fmt.Fprintln(env.Stdout, r.State); err != nil {
-			return err
-		}
-	}
-	if r.State != cordon.ReportSucceeded {
-		return &cli.Error{Code: cli.ExitActionFailed, Message: fmt.Sprintf("the order ended %s: %s", r.State, r.Error)}
-	}
-	return nil
 }
 
 type agentCheckRemoval struct{ agentDir }

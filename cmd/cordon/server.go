@@ -162,7 +162,8 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.service = &cordon.Service{
 		Store: s.store, Nudge: s.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: s.cfg.ActionTTL.Duration, Grace: s.grace, Supports: s.supports,
-		Seal: func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
+		Seal:        func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
+		SealRelease: func(r cordon.Release) (string, error) { return seal.Release(r, ring.Order) },
 	}
 	if s.limits, err = openLimits(ctx, s.cfg, s.store, tenant, s.log); err != nil {
 		return err

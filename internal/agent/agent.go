@@ -183,7 +183,10 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.id == nil {
-		return nil, "", errors.New("this machine is not enrolled yet, so it knows no server to obey")
+		return nil, "", errNotEnrolled
+	}
+	if seal.IsRelease(jws) {
+		return a.decideRelease(ctx, jws, carried)
 	}
 	order, err := seal.OpenOrder(jws, a.orderKey)
 	if err != nil {
@@ -220,22 +223,22 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 		log.InfoContext(ctx, "order taken up", "mode", s.Mode, "comment", order.Comment)
 		return &s, "", nil
 	case cordon.Repeat: // taken up so long ago that only the standing remembers it
-		report, err = a.report(outcome{before.Action, before.Generation, before.Outcome, before.Error})
+		report, err = a.report(outcome{Action: before.Action, Generation: before.Generation, State: before.Outcome, Error: before.Error})
 	case cordon.Forgo:
 		log.InfoContext(ctx, "order cancelled in time")
 		s := before
 		s.Generation, s.Action, s.Type, s.Outcome, s.Error = order.Generation, order.Action, order.Type, cordon.ReportCancelled, why
-		report, err = a.promise(ctx, order, s, outcome{order.Action, order.Generation, cordon.ReportCancelled, why})
+		report, err = a.promise(ctx, order, s, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportCancelled, Error: why})
 	case cordon.Supersede:
 		log.WarnContext(ctx, "order superseded", "reason", why)
-		report, err = a.promise(ctx, order, before, outcome{order.Action, order.Generation, cordon.ReportCancelled, why})
+		report, err = a.promise(ctx, order, before, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportCancelled, Error: why})
 	case cordon.Refuse:
 		if order.Machine != a.id.Machine || order.Action == "" {
 			report, err = a.refuse(ctx, order, why)
 			break
 		}
 		log.WarnContext(ctx, "order refused", "reason", why)
-		report, err = a.promise(ctx, order, before, outcome{order.Action, order.Generation, cordon.ReportFailed, why})
+		report, err = a.promise(ctx, order, before, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportFailed, Error: why})
 	}
 	return nil, report, err
 }
@@ -269,7 +272,10 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 	if failed != nil && ctx.Err() != nil {
 		return "", fmt.Errorf("order interrupted, to be finished at the next start: %w", failed)
 	}
-	o := outcome{s.Action, s.Generation, cordon.ReportSucceeded, ""}
+	o := outcome{Action: s.Action, Generation: s.Generation, State: cordon.ReportSucceeded}
+	if s.Type == cordon.BreakGlass {
+		o.Type = s.Type
+	}
 	if failed != nil {
 		log.ErrorContext(ctx, "order failed", "err", failed)
 		o.State, o.Error = cordon.ReportFailed, clip(failed.Error())
@@ -315,7 +321,7 @@ func (a *Agent) apply(ctx context.Context, s cordon.Standing, progress func(stri
 			return err
 		case <-timer.C:
 			a.mu.Lock()
-			report, err := a.report(outcome{s.Action, s.Generation, cordon.ReportInProgress, ""})
+			report, err := a.report(outcome{Action: s.Action, Generation: s.Generation, State: cordon.ReportInProgress})
 			a.mu.Unlock()
 			if err == nil {
 				progress(report)
@@ -337,26 +343,31 @@ func clip(reason string) string {
 // be obeyed now. Nothing is stored.
 func (a *Agent) refuse(ctx context.Context, claimed cordon.Order, why string) (string, error) {
 	a.cfg.Log.WarnContext(ctx, "order refused", "claimedAction", claimed.Action, "claimedMachine", claimed.Machine, "reason", why)
-	report, err := a.report(outcome{claimed.Action, claimed.Generation, cordon.ReportRefused, why})
+	report, err := a.report(outcome{Action: claimed.Action, Generation: claimed.Generation, State: cordon.ReportRefused, Error: why})
 	return report, errors.Join(fmt.Errorf("refuse order: %s", why), err)
 }
 
 // report is called with mu held, like all that follow.
 func (a *Agent) report(o outcome) (string, error) {
 	return seal.Report(cordon.Report{
-		Machine: a.id.Machine, Action: o.Action, Generation: o.Generation, State: o.State, Error: o.Error, Observed: a.observe(),
+		Machine: a.id.Machine, Action: o.Action, Generation: o.Generation, Type: o.Type, State: o.State, Error: o.Error, Observed: a.observe(),
 	}, a.key)
 }
 
 func (a *Agent) observe() cordon.Observed {
 	o, now := a.enforcement.Observe(), a.cfg.Now()
-	o.Generation = a.st.Standing.Generation
+	stand(&o, a.st.Standing)
 	o.At = now.UTC()
 	o.ClockOffset = a.clock.offset(now).Milliseconds()
 	if a.saved != nil && o.Problem == "" {
 		o.Problem = "the last outcome could not be stored and may be forgotten at the next start: " + a.saved.Error()
 	}
 	return o
+}
+
+// stand adds to what is observed by whose word it is so.
+func stand(o *cordon.Observed, s cordon.Standing) {
+	o.Generation, o.Action, o.Order = s.Generation, s.Action, s.Type
 }
 
 func (a *Agent) standing() cordon.Standing {

@@ -512,6 +512,8 @@ func (c clock) offset(now time.Time) time.Duration {
 	return c.server.Add(now.Sub(c.own)).Sub(now)
 }
 
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
 // plainlyWrong is a difference between the clocks that no delay explains.
 const plainlyWrong = 5 * time.Minute
 
@@ -523,6 +525,14 @@ func (a *Agent) learnTime(ctx context.Context, jws string) {
 		return
 	}
 	a.clock = clock{server: t.Now, own: a.asked.at}
+	if t.Now.Sub(a.st.Heard) >= time.Minute {
+		before := a.st.Heard
+		a.st.Heard = t.Now.UTC()
+		if err := a.dir.save(stateFile, a.st); err != nil {
+			a.st.Heard = before // it is said again within minutes
+			a.cfg.Log.ErrorContext(ctx, "the server's time could not be stored", "err", err)
+		}
+	}
 	if offset := a.clock.offset(a.cfg.Now()); offset.Abs() > plainlyWrong {
 		a.cfg.Log.WarnContext(ctx, "this machine's clock is plainly wrong", "offset", offset.Round(time.Second))
 	}

@@ -73,7 +73,8 @@ func (a *Agent) Status() Status {
 		Machine: v.machine, Tenant: v.tenant, Server: a.cfg.Server, OrderKey: v.orderKey, Standing: v.standing, Unsettled: v.unsettled,
 		Applying: unfinished(v.standing), Observed: a.enforcement.Observe(),
 	}
-	s.Observed.Generation, s.Observed.At, s.Observed.ClockOffset = v.standing.Generation, now.UTC(), v.clock.offset(now).Milliseconds()
+	stand(&s.Observed, v.standing)
+	s.Observed.At, s.Observed.ClockOffset = now.UTC(), v.clock.offset(now).Milliseconds()
 	a.linkMu.Lock()
 	defer a.linkMu.Unlock()
 	s.Transport, s.Since, s.LastError = a.link.Transport, a.link.Since, a.link.LastError
@@ -112,7 +113,7 @@ func (a *Agent) applyCarried(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The order is taken up whether or not the caller waits for the answer.
-	report, err := a.Take(context.WithoutCancel(r.Context()), string(jws), true, nil)
+	report, err := a.TakeCarried(context.WithoutCancel(r.Context()), string(jws))
 	if report == "" {
 		reply(w, http.StatusConflict, Applied{State: cordon.ReportRefused, Error: err.Error()})
 		return
@@ -149,7 +150,7 @@ func (l *Local) Status(ctx context.Context) (s Status, err error) {
 	return s, l.do(ctx, http.MethodGet, "/status", nil, &s)
 }
 
-// Apply hands the agent a carried order. What the agent decided, a refusal
+// Apply hands the agent a carried order or release. What the agent decided, a refusal
 // included, is in the result; the error is for an agent that cannot be reached.
 func (l *Local) Apply(ctx context.Context, order io.Reader) (r Applied, err error) {
 	return r, l.do(ctx, http.MethodPost, "/apply", order, &r)

@@ -57,7 +57,7 @@ type fakeAction struct {
 var epoch = time.Date(2026, 1, 24, 22, 17, 2, 0, time.UTC)
 
 func newFake() *fake {
-	f := &fake{orderKey: key("order"), roles: []string{"Machine.Read.All", "Machine.RestrictExecution"}}
+	f := &fake{orderKey: key("order"), roles: []string{"Machine.Read.All", "Machine.RestrictExecution", "Cordon.Administer"}}
 	f.add("web-01.example.org", cordon.Observed{Mode: cordon.ModeOff, InForce: true, Enforcer: "fanotify", Scope: "host", Trusted: 48211, At: epoch,
 		Limits: []string{"a program that is mapped without being executed is not seen", "restrictions end if the agent is killed"}},
 		nil, mde.InProgress, mde.Succeeded)
@@ -190,6 +190,9 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 	} else if r.Method == "POST" || strings.HasSuffix(route, "order") {
 		role = []string{"Machine.RestrictExecution"}
 	}
+	if slices.Contains(path, "break-glass") {
+		role, route = []string{"Cordon.Administer"}, "POST cordon break-glass"
+	}
 	if err := f.need(role...); err != nil {
 		return nil, 0, err
 	}
@@ -220,6 +223,8 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		if len(path) == 2 {
 			return f.list(r)
 		}
+	case "POST cordon break-glass":
+		return f.breakGlass(r, path[3])
 	case "GET cordon v1 " + at(path, 3):
 		m, err := f.machine(path[3])
 		if err != nil {
@@ -252,6 +257,24 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 	now := a.MachineAction
 	f.step(a)
 	return now, 200, nil
+}
+
+func (f *fake) breakGlass(r *http.Request, ref string) (any, int, error) {
+	m, err := f.machine(ref)
+	if err != nil {
+		return nil, 0, err
+	}
+	var body struct{ Seconds int }
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		return nil, 0, &refusal{400, "InvalidBody", "The request body cannot be read"}
+	}
+	release := cordon.Release{Machine: cordon.MachineID(m.ID), Generation: m.state.Generation, NotBefore: epoch, Expires: epoch.Add(time.Duration(body.Seconds) * time.Second)}
+	jws, err := seal.Release(release, f.orderKey)
+	if err != nil {
+		return nil, 0, err
+	}
+	code, err := seal.ReleaseCode(jws)
+	return mde.Release{ID: string(release.ID()), Machine: m.ID, Generation: release.Generation, NotBefore: epoch, Expires: release.Expires, Release: jws, Code: code}, 201, err
 }
 
 func at(path []string, i int) string {

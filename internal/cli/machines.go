@@ -98,6 +98,9 @@ func describeMachine(m mde.Machine, state mde.MachineState) [][]string {
 		{"Machine", or(m.ComputerDNSName, "-")},
 		{"Restricted", restricted(o)},
 	}
+	if o.Order == cordon.BreakGlass {
+		rows = append(rows, []string{"Break-glass", "freed at the machine itself, with release " + string(o.Action) + " (generation " + number(o.Generation) + ")"})
+	}
 	if state.Generation > o.Generation {
 		rows = append(rows, []string{"Not confirmed", "order " + number(state.Generation) + " was issued, the machine is at " + number(o.Generation)})
 	}

@@ -5,6 +5,8 @@
 //	GET /cordon/v1/machines/{machine}        [Machine]
 //	GET /cordon/v1/actions/{id}/order        the order, a compact JWS, text/plain; counts as delivered
 //	GET /cordon/v1/actions/{id}/evidence     [Evidence]
+//	POST /cordon/v1/machines/{machine}/break-glass  [ReleaseRequest] → 201 [Release]
+//	GET /cordon/v1/releases/{id}             [Evidence] of a release: when it was signed and used
 //
 // It uses the same tokens and permissions as the Defender-compatible API.
 // Errors are JSON: {"error":{"code","message"}}.
@@ -65,6 +67,8 @@ func (a *API) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /cordon/v1/machines/{machine}", a.handler(a.machine))
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/order", a.handler(a.order))
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/evidence", a.handler(a.evidence))
+	mux.HandleFunc("POST /cordon/v1/machines/{machine}/break-glass", a.handler(a.breakGlass))
+	mux.HandleFunc("GET /cordon/v1/releases/{id}", a.handler(a.release))
 }
 
 func (a *API) handler(serve func(http.ResponseWriter, *http.Request, cordon.Caller) error) http.HandlerFunc {
@@ -103,11 +107,16 @@ func (a *API) evidence(w http.ResponseWriter, r *http.Request, c cordon.Caller) 
 	if err != nil {
 		return err
 	}
-	m, err := a.Service.Find(r.Context(), c, cordon.ReadMachines, string(action.Machine))
+	entries, err := a.Service.Evidence(r.Context(), c, action.ID)
 	if err != nil {
 		return err
 	}
-	entries, err := a.Service.Evidence(r.Context(), c, action.ID)
+	return a.proof(w, r, c, action.Machine, entries)
+}
+
+// proof answers with audit entries about machine id and the keys to check them with.
+func (a *API) proof(w http.ResponseWriter, r *http.Request, c cordon.Caller, id cordon.MachineID, entries []cordon.AuditEntry) error {
+	m, err := a.Service.Find(r.Context(), c, cordon.ReadMachines, string(id))
 	if err != nil {
 		return err
 	}

@@ -62,8 +62,9 @@ func newWorld(t *testing.T) *world {
 	}
 	w.Service = &cordon.Service{
 		Store: w.store, Nudge: func(cordon.MachineID) {}, Now: func() time.Time { return w.now }, TTL: cordon.DefaultTTL,
-		Seal:  func(o cordon.Order) (string, error) { return seal.Order(o, w.orderKey) },
-		NewID: func() string { return "01f7d891-1234-4678-8bcd-abcdefa2edf3" },
+		Seal:        func(o cordon.Order) (string, error) { return seal.Order(o, w.orderKey) },
+		SealRelease: func(r cordon.Release) (string, error) { return seal.Release(r, w.orderKey) },
+		NewID:       func() string { return "01f7d891-1234-4678-8bcd-abcdefa2edf3" },
 	}
 	jwk, err := seal.MarshalKey(w.orderKey.Public().(ed25519.PublicKey))
 	if err != nil {
@@ -297,5 +298,61 @@ func TestErrors(t *testing.T) {
 	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/cordon/v1/actions/"+string(a.ID)+"/order", nil))
 	if rec.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", rec.Code)
+	}
+}
+
+func (w *world) post(path, body string) *http.Response {
+	w.t.Helper()
+	rec := httptest.NewRecorder()
+	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(w.t.Context(), http.MethodPost, path, strings.NewReader(body)))
+	return rec.Result()
+}
+
+func TestBreakGlass(t *testing.T) {
+	w := newWorld(t)
+	w.request(cordon.RestrictCodeExecution)
+	path := "/cordon/v1/machines/web.example.com/break-glass"
+	resp := w.post(path, `{"seconds":86400,"comment":"locked out"}`)
+	var r cordonapi.Release
+	if err := json.Unmarshal([]byte(body(t, resp)), &r); err != nil || resp.StatusCode != http.StatusCreated || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Fatalf("%s, %v", resp.Status, err)
+	}
+	got, err := seal.OpenRelease(r.Release, w.orderKey.Public().(ed25519.PublicKey))
+	if err != nil || got.ID() != r.ID || got.Generation != 1 || got.Machine != w.machine || !got.Expires.Equal(w.now.Add(24*time.Hour)) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if typed, err := seal.ReleaseOfCode(strings.Join(r.Code, "\n"), w.machine); err != nil || typed != r.Release {
+		t.Errorf("the code is another release: %v", err)
+	}
+	var e cordonapi.Evidence
+	if err := json.Unmarshal([]byte(body(t, w.get("/cordon/v1/releases/"+strings.ToUpper(string(r.ID))))), &e); err != nil || len(e.Entries) != 1 || e.Entries[0].Evidence != r.Release {
+		t.Errorf("%+v, %v", e, err)
+	}
+	for name, c := range map[string]struct {
+		path, body string
+		status     int
+	}{
+		"no machine":        {"/cordon/v1/machines/db/break-glass", `{"seconds":3600,"comment":"x"}`, 404},
+		"no reason":         {path, `{"seconds":3600}`, 400},
+		"too long":          {path, `{"seconds":9223372036854775807,"comment":"x"}`, 400},
+		"negative":          {path, `{"seconds":-9223372036854775808,"comment":"x"}`, 400},
+		"no JSON":           {path, `seconds`, 400},
+		"two values":        {path, `{"seconds":3600,"comment":"x"}{}`, 400},
+		"unknown word":      {path, `{"hours":1,"comment":"x"}`, 400},
+		"a fraction":        {path, `{"seconds":3600.5,"comment":"x"}`, 400},
+		"large":             {path, `{"comment":"` + strings.Repeat("x", 70<<10) + `"}`, 400},
+		"responders cannot": {path, `{"seconds":3600,"comment":"x"}`, 403},
+	} {
+		w.caller.Permissions = cordon.AllPermissions()
+		if c.status == 403 {
+			w.caller.Permissions = []cordon.Permission{cordon.MachineReadAll, cordon.MachineRestrict}
+		}
+		before := len(w.store.AuditLog())
+		if resp := w.post(c.path, c.body); resp.StatusCode != c.status || len(w.store.AuditLog()) != before {
+			t.Errorf("%s: %s %s", name, resp.Status, body(t, resp))
+		}
+	}
+	if resp := w.get("/cordon/v1/releases/" + string(w.machine)); resp.StatusCode != 404 {
+		t.Errorf("unknown release: %s", resp.Status)
 	}
 }
