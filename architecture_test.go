@@ -105,6 +105,7 @@ var forbidden = []struct{ in, imports, reason string }{
 	{"internal/enforce/fanotify", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/facts", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/protect", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/telemetry", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/trust", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/store", "net/http", "status codes belong to the edges"},
 	{"internal/ratelimit", "net/http", "status codes belong to the edges"},

@@ -44,4 +44,4 @@ func PlainName(s string) string {
 }
 
 // MaxName is the longest name that is kept of a file, in characters.
-const MaxName = 1023
+const MaxName = 511

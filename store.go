@@ -113,6 +113,13 @@ type Store interface {
 	// TouchMachines moves LastSeen of many machines forwards.
 	TouchMachines(ctx context.Context, seen map[MachineID]time.Time) error
 
+	// PutFindings stores what a machine told, in place of what it told before of
+	// that kind, unless that was newer ([Findings.Newer]). The error is of kind
+	// NotFound if there is no such machine.
+	PutFindings(ctx context.Context, m MachineID, told Findings) error
+	// Findings returns what a machine told last of a kind, or an error of kind NotFound.
+	Findings(ctx context.Context, m MachineID, kind FindingKind) (Findings, error)
+
 	// Audit appends entries that belong to no change of an action.
 	Audit(ctx context.Context, entries ...AuditEntry) error
 	// AuditOf returns the audit entries of an action, oldest first.

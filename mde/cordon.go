@@ -113,3 +113,21 @@ func (c *Client) BreakGlass(ctx context.Context, ref string, valid time.Duration
 	}
 	return r, nil
 }
+
+// Findings is what a machine told of files that are not trusted, with the part
+// of the total that is in no file's count.
+type Findings struct {
+	cordon.Findings
+	Others uint64 `json:"others"`
+}
+
+// Blocked returns what was refused on the machine that ref names (see
+// [Client.GetMachine]).
+func (c *Client) Blocked(ctx context.Context, ref string) (Findings, error) {
+	s, err := segment("machine", ref)
+	if err != nil {
+		return Findings{}, err
+	}
+	var told Findings
+	return told, c.get(ctx, c.address("/cordon/v1/machines/"+s+"/blocked", nil), &told)
+}

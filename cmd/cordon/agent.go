@@ -18,6 +18,7 @@ import (
 	"github.com/cordon-project/cordon/internal/enforce/fanotify"
 	"github.com/cordon-project/cordon/internal/facts"
 	"github.com/cordon-project/cordon/internal/protect"
+	"github.com/cordon-project/cordon/internal/telemetry"
 	"github.com/cordon-project/cordon/internal/trust"
 	"github.com/cordon-project/cordon/internal/trust/survival"
 )
@@ -83,7 +84,16 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := c.protection(scope, exe, enforcer, guardian, env)
+	builder := &trust.Builder{RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log}
+	ledger := telemetry.Open(telemetry.Config{
+		File: filepath.Join(c.DataDir, "findings.json"), Owner: builder.Owner, Now: time.Now, Log: log,
+		Totals: func() map[cordon.FindingKind]uint64 {
+			n := enforcer.Stats()
+			return map[cordon.FindingKind]uint64{cordon.Blocked: n.Refused, cordon.Audited: n.WouldRefuse}
+		},
+	})
+	a.Tell(ledger.Findings)
+	p, err := c.protection(scope, exe, enforcer, guardian, builder, ledger, env)
 	if err != nil {
 		return errors.Join(err, enforcer.Close())
 	}
@@ -103,6 +113,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	}
 	run(func() error { return p.Run(ctx) })
 	run(func() error { return a.ServeLocal(ctx) })
+	work.Go(func() { ledger.Run(ctx) })
 	run(func() error {
 		a.KeepRestored(ctx, work.Go)
 		tellReady(log)
@@ -160,7 +171,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 	return e, guardian, nil
 }
 
-func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, env *cli.Env) (*protect.Protection, error) {
+func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, builder *trust.Builder, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
 	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
@@ -180,7 +191,7 @@ func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer
 	if scope.Mount != "" {
 		tester.Dir = scope.Mount
 	}
-	builder := &trust.Builder{RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log}
+	cfg.Seen = func(r enforce.Refusal) bool { return ledger.Note(seen(r)) }
 	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{canary.Entry()}, builder.Last
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
@@ -199,6 +210,15 @@ func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer
 		return inScope, err
 	}
 	return protect.New(cfg), nil
+}
+
+// seen is how a refusal is counted.
+func seen(r enforce.Refusal) telemetry.Seen {
+	s := telemetry.Seen{Kind: cordon.Blocked, Path: r.Path, Digest: r.Digest, Reason: r.Reason, Count: r.Count}
+	if r.Mode == cordon.ModeAudit {
+		s.Kind = cordon.Audited
+	}
+	return s
 }
 
 // within reports whether a restriction of the scope concerns the file at path.

@@ -30,6 +30,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/wire"
 )
 
 // Enforcement makes a mode true on this machine.
@@ -75,6 +76,11 @@ type Agent struct {
 	asked    question // the last one put to the server
 	clock    clock
 
+	findings func() []cordon.Findings // nil: there is nobody to ask
+
+	toldMu sync.Mutex // guards told
+	told   map[cordon.FindingKind]wire.Told
+
 	public atomic.Pointer[view]
 	awake  chan struct{} // holds one wish that the connection tells what is in the outbox
 
@@ -102,6 +108,11 @@ func Open(cfg Config) (*Agent, error) {
 // Use gives the agent what it switches. It is called once, before anything but
 // [Open].
 func (a *Agent) Use(e Enforcement) { a.enforcement = e }
+
+// Tell gives the agent what it tells the server of files that are not trusted:
+// findings returns the newest without waiting. It is called once, before
+// anything but [Open].
+func (a *Agent) Tell(findings func() []cordon.Findings) { a.findings = findings }
 
 // Close releases the data directory.
 func (a *Agent) Close() error { return a.dir.close() }

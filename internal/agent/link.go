@@ -374,9 +374,10 @@ func (a *Agent) takeAll(ctx context.Context, orders []string, progress func(stri
 // connection, and now and then asks for what a lost nudge would have told. When
 // woken it tells what the server has not settled.
 func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
-	ping, ask := time.NewTicker(wire.PingEvery), time.NewTicker(wire.SyncEvery)
+	ping, ask, tell := time.NewTicker(wire.PingEvery), time.NewTicker(wire.SyncEvery), time.NewTicker(wire.TellEvery)
 	defer ping.Stop()
 	defer ask.Stop()
+	defer tell.Stop()
 	for {
 		var err error
 		select {
@@ -388,6 +389,8 @@ func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
 			done()
 		case <-ask.C:
 			err = a.tell(ctx, ws, a.ask())
+		case <-tell.C:
+			err = a.tellFindings(func(m wire.FromAgent) error { return a.tell(ctx, ws, m) })
 		case <-a.awake:
 			err = a.tell(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: a.outbox()})
 		}
@@ -423,6 +426,9 @@ func (a *Agent) conversePoll(ctx context.Context, c *client, greeted func()) err
 		return err
 	}
 	for end := a.cfg.Now().Add(wsRetry); a.cfg.Now().Before(end); {
+		if err := a.tellFindings(func(m wire.FromAgent) error { _, err := exchange(m); return err }); err != nil {
+			return err
+		}
 		msg, err := a.hello()
 		if err != nil {
 			return err
@@ -466,6 +472,26 @@ func (a *Agent) ask() wire.FromAgent {
 	return wire.FromAgent{Capability: wire.Capability, Nonce: a.asked.nonce, Observed: &o, Reports: a.st.reports()}
 }
 
+// tellFindings says what the server has not taken in yet of files that are not
+// trusted, one kind in a message.
+func (a *Agent) tellFindings(say func(wire.FromAgent) error) error {
+	if a.findings == nil {
+		return nil
+	}
+	for _, s := range a.findings() {
+		a.toldMu.Lock()
+		known := a.told[s.Kind] == wire.Told{Kind: s.Kind, Series: s.Series, Sequence: s.Sequence}
+		a.toldMu.Unlock()
+		if known {
+			continue
+		}
+		if err := say(wire.FromAgent{Capability: wire.Capability, Findings: []cordon.Findings{s}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // outbox returns the reports that the server has not settled.
 func (a *Agent) outbox() []string {
 	a.mu.Lock()
@@ -475,6 +501,14 @@ func (a *Agent) outbox() []string {
 
 // hear takes in what a message says besides its orders.
 func (a *Agent) hear(ctx context.Context, m wire.FromServer) {
+	a.toldMu.Lock()
+	for _, t := range m.Told {
+		if a.told == nil {
+			a.told = make(map[cordon.FindingKind]wire.Told)
+		}
+		a.told[t.Kind] = t
+	}
+	a.toldMu.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if m.Time != "" {

@@ -325,6 +325,18 @@ func (a *API) handle(ctx context.Context, m cordon.MachineID, ip string, msg wir
 			return answer, err
 		}
 	}
+	if len(msg.Findings) > wire.MaxKinds {
+		return answer, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidBody, "A message carries at most %d kinds of findings, this one has %d", wire.MaxKinds, len(msg.Findings))
+	}
+	for _, s := range msg.Findings {
+		// What can never be taken in is settled too, or it would come forever.
+		if err := a.Service.Seen(ctx, m, s); cordon.KindOf(err) == cordon.Invalid {
+			a.Log.WarnContext(ctx, "findings refused", "machine", m, "err", err)
+		} else if err != nil {
+			return answer, err
+		}
+		answer.Told = append(answer.Told, wire.Told{Kind: s.Kind, Series: s.Series, Sequence: s.Sequence})
+	}
 	if msg.Nonce == "" {
 		return answer, nil
 	}

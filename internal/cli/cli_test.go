@@ -219,7 +219,7 @@ func TestHelp(t *testing.T) {
 		}
 		return next(nil)
 	})
-	if err != nil || commands != 18 {
+	if err != nil || commands != 19 {
 		t.Errorf("walked %d commands: %v", commands, err)
 	}
 }

@@ -40,10 +40,11 @@ type fake struct {
 
 type fakeMachine struct {
 	mde.Machine
-	state mde.MachineState
-	key   ed25519.PrivateKey
-	steps []string // the statuses that an action on it goes through
-	why   string   // its reason where that ends badly
+	state   mde.MachineState
+	blocked mde.Findings
+	key     ed25519.PrivateKey
+	steps   []string // the statuses that an action on it goes through
+	why     string   // its reason where that ends badly
 }
 
 type fakeAction struct {
@@ -70,6 +71,10 @@ func newFake() *fake {
 	f.add(evil, cordon.Observed{Mode: "odd\nmode", Enforcer: "\u009b31m", At: epoch}, &evil, mde.TimeOut)
 	f.machines[1].why = "the self-test failed: the canary was not refused"
 	f.machines[3].state.Generation = 3
+	f.machines[3].blocked = mde.Findings{Findings: cordon.Findings{Kind: cordon.Blocked, Series: "s", Sequence: 3, Since: epoch, At: epoch.Add(time.Hour), Total: 1234, Files: []cordon.Finding{
+		{Path: "/usr/bin/ls", SHA256: strings.Repeat("ab", 32), Owner: "dpkg:coreutils", Reason: "it is not in the trust set", Count: 1200, First: epoch, Last: epoch.Add(time.Minute)},
+		{Path: "/tmp/\x1b[2J\u009b", Reason: "somebody has it open for writing", Count: 4, First: epoch, Last: epoch.Add(time.Minute)},
+	}}, Others: 30}
 	f.Server = httptest.NewTLSServer(http.HandlerFunc(f.serve))
 	return f
 }
@@ -225,6 +230,12 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		}
 	case "POST cordon break-glass":
 		return f.breakGlass(r, path[3])
+	case "GET cordon v1 " + at(path, 3) + " blocked":
+		m, err := f.machine(path[3])
+		if err != nil {
+			return nil, 0, err
+		}
+		return m.blocked, 200, nil
 	case "GET cordon v1 " + at(path, 3):
 		m, err := f.machine(path[3])
 		if err != nil {

@@ -18,6 +18,7 @@ type MachinesCmd struct {
 
 	Tag      MachinesTagCmd      `cmd:"" help:"Add and remove tags."`
 	SetValue MachinesSetValueCmd `cmd:"" help:"Say how much a machine matters."`
+	Blocked  MachinesBlockedCmd  `cmd:"" help:"Show what was refused on a machine: how often, which files, and whose they are."`
 }
 
 // MachinesListCmd is "cordon machines list".

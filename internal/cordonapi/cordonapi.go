@@ -6,6 +6,7 @@
 //	GET /cordon/v1/actions/{id}/order        the order, a compact JWS, text/plain; counts as delivered
 //	GET /cordon/v1/actions/{id}/evidence     [Evidence]
 //	POST /cordon/v1/machines/{machine}/break-glass  [ReleaseRequest] → 201 [Release]
+//	GET /cordon/v1/machines/{machine}/blocked  [Findings]: what was refused there
 //	GET /cordon/v1/releases/{id}             [Evidence] of a release: when it was signed and used
 //
 // It uses the same tokens and permissions as the Defender-compatible API.
@@ -68,6 +69,7 @@ func (a *API) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/order", a.handler(a.order))
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/evidence", a.handler(a.evidence))
 	mux.HandleFunc("POST /cordon/v1/machines/{machine}/break-glass", a.handler(a.breakGlass))
+	mux.HandleFunc("GET /cordon/v1/machines/{machine}/blocked", a.handler(a.blocked))
 	mux.HandleFunc("GET /cordon/v1/releases/{id}", a.handler(a.release))
 }
 

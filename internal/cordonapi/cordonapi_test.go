@@ -356,3 +356,21 @@ func TestBreakGlass(t *testing.T) {
 		t.Errorf("unknown release: %s", resp.Status)
 	}
 }
+
+func TestBlocked(t *testing.T) {
+	w := newWorld(t)
+	golden(t, "blocked_none.json", w.get("/cordon/v1/machines/web.example.com/blocked"))
+	told := cordon.Findings{Kind: cordon.Blocked, Series: "s", Sequence: 1, Since: w.now, At: w.now.Add(time.Minute), Total: 9, Files: []cordon.Finding{
+		{Path: "/tmp/\x1b]0;x\a\xff", SHA256: strings.Repeat("ab", 32), Reason: "it is not in the trust set", Count: 5, First: w.now, Last: w.now}}}
+	if err := w.Seen(t.Context(), w.machine, told); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "blocked.json", w.get("/cordon/v1/machines/web.example.com/blocked"))
+	if r := w.get("/cordon/v1/machines/db/blocked"); r.StatusCode != 404 {
+		t.Errorf("unknown machine: %s", r.Status)
+	}
+	w.caller.Permissions = []cordon.Permission{cordon.MachineIsolate}
+	if r := w.get("/cordon/v1/machines/web.example.com/blocked"); r.StatusCode != 403 {
+		t.Errorf("without permission: %s", r.Status)
+	}
+}

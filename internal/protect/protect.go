@@ -44,6 +44,9 @@ type Config struct {
 	// Follow calls each with every new trust set, or with the error that kept
 	// one from being built, until ctx ends.
 	Follow func(ctx context.Context, each func(*cordon.TrustSet, error)) error
+	// Seen is told every sample of what was refused, and reports whether its file
+	// is new to it; nil: everything is.
+	Seen   func(enforce.Refusal) (isNew bool)
 	BootID string
 	Log    *slog.Logger
 }
@@ -266,9 +269,13 @@ func (p *Protection) recheck(ctx context.Context) {
 	}
 }
 
-// tell logs samples of what was refused. Paths are chosen by whoever made the
-// files; slog quotes them.
+// maxLogged is how many refused files a minute the log names; Seen is told all.
+const maxLogged = 60
+
+// tell passes on samples of what was refused, and logs files that are new. Paths
+// are chosen by whoever made the files; slog quotes them.
 func (p *Protection) tell(ctx context.Context) {
+	logged, since := 0, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -276,6 +283,16 @@ func (p *Protection) tell(ctx context.Context) {
 		case r, ok := <-p.cfg.Enforcer.Refusals():
 			if !ok {
 				return
+			}
+			r.Count = max(r.Count, 1)
+			if p.cfg.Seen != nil && !p.cfg.Seen(r) {
+				continue
+			}
+			if time.Since(since) > time.Minute {
+				logged, since = 0, time.Now()
+			}
+			if logged++; logged > maxLogged {
+				continue
 			}
 			p.cfg.Log.WarnContext(ctx, "program refused", "path", r.Path, "pid", r.PID, "mode", r.Mode, "reason", r.Reason)
 		}

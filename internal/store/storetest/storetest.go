@@ -58,6 +58,7 @@ func Run(t *testing.T, open Open) {
 		{"ChangeLabels", testLabels},
 		{"MachinesByAddress", testAddresses},
 		{"AddressesRandom", testAddressesRandom},
+		{"Findings", testFindings},
 		{"Audit", testAudit},
 		{"Applications", testApplications},
 		{"Settings", testSettings},

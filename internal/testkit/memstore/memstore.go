@@ -39,6 +39,12 @@ type Store struct {
 	audit    []cordon.AuditEntry
 	apps     map[string]cordon.Application
 	settings map[string][]byte
+	told     map[teller]cordon.Findings
+}
+
+type teller struct {
+	machine cordon.MachineID
+	kind    cordon.FindingKind
 }
 
 var _ cordon.Store = (*Store)(nil)
@@ -317,6 +323,36 @@ func (s *Store) TouchMachines(_ context.Context, seen map[cordon.MachineID]time.
 		}
 		return nil
 	})
+}
+
+// PutFindings implements [cordon.Store].
+func (s *Store) PutFindings(_ context.Context, m cordon.MachineID, told cordon.Findings) error {
+	return s.change("PutFindings", func() error {
+		if _, ok := s.machines[m]; !ok {
+			return cordon.Errorf(cordon.NotFound, "", "Machine %s was not found", m)
+		}
+		if s.told == nil {
+			s.told = make(map[teller]cordon.Findings)
+		}
+		k := teller{m, told.Kind}
+		if before, ok := s.told[k]; !ok || told.Newer(before) {
+			told.Files = slices.Clone(told.Files)
+			s.told[k] = told
+		}
+		return nil
+	})
+}
+
+// Findings implements [cordon.Store].
+func (s *Store) Findings(_ context.Context, m cordon.MachineID, kind cordon.FindingKind) (cordon.Findings, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	told, ok := s.told[teller{m, kind}]
+	if !ok {
+		return told, cordon.Errorf(cordon.NotFound, "", "Machine %s has told nothing of this kind", m)
+	}
+	told.Files = slices.Clone(told.Files)
+	return told, nil
 }
 
 // Audit implements [cordon.Store].

@@ -61,6 +61,15 @@ CREATE INDEX audit_action ON audit (action) WHERE action IS NOT NULL;
 
 CREATE INDEX audit_action_id ON audit (action_id) WHERE action_id IS NOT NULL;
 
+CREATE TABLE findings (
+    machine  BLOB    NOT NULL REFERENCES machines (id),
+    kind     TEXT    NOT NULL,
+    series   TEXT    NOT NULL,
+    sequence INTEGER NOT NULL,
+    document TEXT    NOT NULL, -- JSON
+    PRIMARY KEY (machine, kind)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE machine_addresses (
     machine    BLOB    NOT NULL REFERENCES machines (id),
     address    TEXT    NOT NULL,
