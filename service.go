@@ -28,13 +28,17 @@ type Service struct {
 	// Nudge says that a machine may have orders waiting. It never blocks; a lost
 	// nudge delays an order until the machine next asks, and loses nothing.
 	Nudge func(MachineID)
+	// NudgeAll is Nudge for every machine.
+	NudgeAll func()
 	// Seal signs an order with the server's order key (compact JWS).
 	Seal func(Order) (string, error)
 	// SealRelease signs a release with the same key (compact JWS).
 	SealRelease func(Release) (string, error)
-	Now         func() time.Time
-	NewID       func() string // a new random GUID, lower case
-	TTL         time.Duration
+	// SealPolicy signs a policy with the same key (compact JWS).
+	SealPolicy func(TrustPolicy) (string, error)
+	Now        func() time.Time
+	NewID      func() string // a new random GUID, lower case
+	TTL        time.Duration
 	// Grace is how long after its expiry a delivered action still waits for its
 	// machine; zero: [DeliveredGrace].
 	Grace time.Duration

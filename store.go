@@ -34,6 +34,7 @@ const (
 	AuditEnrolled  AuditKind = "enrolled"  // a machine was enrolled
 	AuditLabelled  AuditKind = "labelled"  // somebody changed a machine's labels
 	AuditRelease   AuditKind = "release"   // a [Release] was signed; Action is its id
+	AuditTrust     AuditKind = "trust"     // what is trusted by SHA-256 was changed
 	AuditReleased  AuditKind = "released"  // a machine was freed with a [Release]
 )
 
@@ -119,6 +120,15 @@ type Store interface {
 	PutFindings(ctx context.Context, m MachineID, told Findings) error
 	// Findings returns what a machine told last of a kind, or an error of kind NotFound.
 	Findings(ctx context.Context, m MachineID, kind FindingKind) (Findings, error)
+
+	// ChangeTrust makes a rule, or takes it back, with its audit entry, and raises
+	// the revision of all rules. It reports whether there was anything to change; if
+	// not, nothing is written. The error is of kind Conflict if the scope has
+	// MaxTrustRules already.
+	ChangeTrust(ctx context.Context, r TrustRule, remove bool, entry AuditEntry) (changed bool, err error)
+	// TrustRules returns the rules of these scopes, of all if none is named, in the
+	// order of scope and digest, and a revision that is not newer than they are. It grows with every change.
+	TrustRules(ctx context.Context, scopes ...TrustScope) ([]TrustRule, uint64, error)
 
 	// Audit appends entries that belong to no change of an action.
 	Audit(ctx context.Context, entries ...AuditEntry) error

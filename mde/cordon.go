@@ -131,3 +131,41 @@ func (c *Client) Blocked(ctx context.Context, ref string) (Findings, error) {
 	var told Findings
 	return told, c.get(ctx, c.address("/cordon/v1/machines/"+s+"/blocked", nil), &told)
 }
+
+// TrustRule is a file content that an administrator has machines trust.
+type TrustRule struct {
+	SHA256  string    `json:"sha256"`
+	Scope   string    `json:"scope"`             // all, or machine:ID
+	Machine string    `json:"machine,omitempty"` // in a request instead of Scope: id, device id or DNS name
+	Comment string    `json:"comment"`
+	Actor   string    `json:"actor,omitempty"`
+	At      time.Time `json:"at,omitzero"`
+}
+
+// TrustRules lists what is trusted by SHA-256.
+func (c *Client) TrustRules(ctx context.Context) ([]TrustRule, error) {
+	var list struct{ Value []TrustRule }
+	err := c.get(ctx, c.address("/cordon/v1/trust", nil), &list)
+	return list.Value, err
+}
+
+// Trust makes a rule, of which SHA256, Comment, and Scope or Machine count, or
+// takes it back. It reports whether that changed anything.
+func (c *Client) Trust(ctx context.Context, r TrustRule, remove bool) (changed bool, err error) {
+	method := "POST"
+	if remove {
+		method = "DELETE"
+	}
+	r.Actor, r.At = "", time.Time{}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return false, err
+	}
+	data, err := c.call(ctx, method, c.address("/cordon/v1/trust", nil), body)
+	if err != nil {
+		return false, err
+	}
+	var answer struct{ Changed bool }
+	err = decode(data, &answer)
+	return answer.Changed, err
+}

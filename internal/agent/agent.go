@@ -39,6 +39,11 @@ type Enforcement interface {
 	// for people, the machine is as it was before the call. It may take as long as
 	// it needs to build a first trust set.
 	Switch(ctx context.Context, mode cordon.Mode) error
+	// Trust has these file contents trusted besides the machine's own trust set,
+	// from now on and in place of those before, without a moment in which less is
+	// enforced than before or after. If it returns an error they are trusted as
+	// soon as that is possible.
+	Trust(ctx context.Context, entries []cordon.TrustEntry) error
 	// Observe says what is true now. It does not block on a Switch under way.
 	Observe() cordon.Observed
 }
@@ -72,8 +77,9 @@ type Agent struct {
 	id       *identity  // nil until enrolled
 	orderKey ed25519.PublicKey
 	st       state
-	saved    error    // the last save's failure
-	asked    question // the last one put to the server
+	policy   cordon.TrustPolicy // the zero one: none
+	saved    error              // the last save's failure
+	asked    question           // the last one put to the server
 	clock    clock
 
 	findings func() []cordon.Findings // nil: there is nobody to ask
@@ -97,6 +103,9 @@ func Open(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, dir: d, awake: make(chan struct{}, 1)}
 	if a.st, err = d.loadState(); err == nil {
 		a.key, a.id, a.orderKey, err = d.loadIdentity()
+	}
+	if err == nil && a.id != nil {
+		a.policy, err = d.loadPolicy(a.orderKey)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.close())
@@ -124,6 +133,7 @@ func (a *Agent) Close() error { return a.dir.close() }
 func (a *Agent) Restore(ctx context.Context) error {
 	a.turn.Lock()
 	defer a.turn.Unlock()
+	a.applyPolicy(ctx)
 	return a.restore(ctx)
 }
 
@@ -368,6 +378,7 @@ func (a *Agent) report(o outcome) (string, error) {
 func (a *Agent) observe() cordon.Observed {
 	o, now := a.enforcement.Observe(), a.cfg.Now()
 	stand(&o, a.st.Standing)
+	o.Policy = a.policy.State()
 	o.At = now.UTC()
 	o.ClockOffset = a.clock.offset(now).Milliseconds()
 	if a.saved != nil && o.Problem == "" {

@@ -276,14 +276,14 @@ func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error
 	defer cancel()
 	defer func() { _ = ws.CloseNow() }() // it may be closed already
 	say := func(m wire.FromAgent) error { return a.tell(ctx, ws, m) }
-	orders := make(chan []string, 1)
+	orders, policies := make(chan []string, 1), make(chan string, 1)
 	parts.Go(func() {
 		defer cancel()
 		a.keepAlive(ctx, ws)
 	})
 	parts.Go(func() {
 		defer cancel()
-		a.obey(run, ctx, orders, say)
+		a.obey(run, ctx, orders, policies, say)
 	})
 
 	hello, err := a.hello()
@@ -305,6 +305,13 @@ func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error
 		a.setLink("websocket", nil)
 		greeted()
 		a.hear(ctx, m)
+		if m.Policy != "" {
+			select {
+			case <-policies:
+			default:
+			}
+			policies <- m.Policy
+		}
 		if len(m.Orders) > 0 {
 			// Every list holds all orders that are open, so the newest is enough.
 			select {
@@ -339,11 +346,15 @@ func read(ctx context.Context, ws *websocket.Conn, heard bool) ([]byte, error) {
 // one may take minutes and the connection has to be kept alive meanwhile. An
 // order that was begun is finished even if the connection breaks; only the end
 // of run interrupts it.
-func (a *Agent) obey(run, ctx context.Context, orders <-chan []string, say func(wire.FromAgent) error) {
+func (a *Agent) obey(run, ctx context.Context, orders <-chan []string, policies <-chan string, say func(wire.FromAgent) error) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case jws := <-policies:
+			if a.takePolicy(run, jws) && say(a.ask()) != nil {
+				return
+			}
 		case list := <-orders:
 			tell := func(report string) { _ = say(wire.FromAgent{Capability: wire.Capability, Reports: []string{report}}) }
 			reports, _ := a.takeAll(run, list, tell)
@@ -411,15 +422,14 @@ func (a *Agent) tell(ctx context.Context, ws *websocket.Conn, m wire.FromAgent) 
 }
 
 func (a *Agent) conversePoll(ctx context.Context, c *client, greeted func()) error {
-	exchange := func(msg wire.FromAgent) (orders []string, err error) {
-		var answer wire.FromServer
+	exchange := func(msg wire.FromAgent) (answer wire.FromServer, err error) {
 		if err := c.do(ctx, wire.SyncPath, msg, &answer); err != nil {
-			return nil, err
+			return answer, err
 		}
 		a.setLink("sync", nil)
 		greeted()
 		a.hear(ctx, answer)
-		return answer.Orders, nil
+		return answer, nil
 	}
 	tell := func(reports ...string) error {
 		_, err := exchange(wire.FromAgent{Capability: wire.Capability, Reports: reports})
@@ -434,17 +444,21 @@ func (a *Agent) conversePoll(ctx context.Context, c *client, greeted func()) err
 			return err
 		}
 		msg.WaitMS = int(wire.MaxWait.Milliseconds())
-		orders, err := exchange(msg)
+		wait := false // something that could not be taken up will be offered again at once
+		answer, err := exchange(msg)
 		if err != nil {
 			return err
 		}
-		reports, refused := a.takeAll(ctx, orders, func(report string) { _ = tell(report) })
+		if answer.Policy != "" { // the next question says that it was taken up
+			wait = !a.takePolicy(ctx, answer.Policy)
+		}
+		reports, refused := a.takeAll(ctx, answer.Orders, func(report string) { _ = tell(report) })
 		if len(reports) > 0 {
 			if err := tell(reports...); err != nil {
 				return err
 			}
 		}
-		if refused && !sleep(ctx, refusedPause) {
+		if (wait || refused) && !sleep(ctx, refusedPause) {
 			return ctx.Err()
 		}
 	}

@@ -54,11 +54,12 @@ type view struct {
 	standing  cordon.Standing
 	unsettled int
 	clock     clock
+	policy    cordon.PolicyState
 }
 
 // publish is called with mu held, after every change.
 func (a *Agent) publish() {
-	v := &view{standing: a.st.Standing, unsettled: len(a.st.Outbox), clock: a.clock}
+	v := &view{standing: a.st.Standing, unsettled: len(a.st.Outbox), clock: a.clock, policy: a.policy.State()}
 	if a.id != nil {
 		sum := sha256.Sum256(a.orderKey)
 		v.machine, v.tenant, v.orderKey = a.id.Machine, a.id.Tenant, hex.EncodeToString(sum[:])
@@ -74,6 +75,7 @@ func (a *Agent) Status() Status {
 		Applying: unfinished(v.standing), Observed: a.enforcement.Observe(),
 	}
 	stand(&s.Observed, v.standing)
+	s.Observed.Policy = v.policy
 	s.Observed.At, s.Observed.ClockOffset = now.UTC(), v.clock.offset(now).Milliseconds()
 	a.linkMu.Lock()
 	defer a.linkMu.Unlock()

@@ -139,6 +139,7 @@ func (d *dir) close() error { return d.lock.Close() }
 const (
 	identityFile = "identity.json"
 	stateFile    = "state.json"
+	policyFile   = "policy.json" // the signed policy, a JSON string
 )
 
 // loadIdentity returns the machine's key, nil if it has none yet, and who it is

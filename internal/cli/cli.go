@@ -34,6 +34,7 @@ type Verbs struct {
 	Restrict   RestrictCmd   `cmd:"" help:"Let only trusted programs run on a machine."`
 	Unrestrict UnrestrictCmd `cmd:"" help:"Let any program run on a machine again."`
 	Actions    ActionsCmd    `cmd:"" help:"List, show, follow, cancel and verify machine actions."`
+	Trust      TrustCmd      `cmd:"" help:"Have machines trust files by their SHA-256, whatever packages say."`
 	BreakGlass BreakGlassCmd `cmd:"" help:"Sign a release for one machine, to be used there without a network."`
 }
 

@@ -34,6 +34,7 @@ type fake struct {
 	machines []*fakeMachine
 	actions  []*fakeAction
 	roles    []string
+	trust    []mde.TrustRule
 	trouble  string // what the next requests run into: throttle, html, crash, cut
 	posts    int
 }
@@ -198,6 +199,12 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 	if slices.Contains(path, "break-glass") {
 		role, route = []string{"Cordon.Administer"}, "POST cordon break-glass"
 	}
+	if slices.Contains(path, "trust") {
+		route = "cordon trust"
+		if r.Method != "GET" {
+			role = []string{"Cordon.Administer"}
+		}
+	}
 	if err := f.need(role...); err != nil {
 		return nil, 0, err
 	}
@@ -230,6 +237,8 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		}
 	case "POST cordon break-glass":
 		return f.breakGlass(r, path[3])
+	case "cordon trust":
+		return f.changeTrust(r)
 	case "GET cordon v1 " + at(path, 3) + " blocked":
 		m, err := f.machine(path[3])
 		if err != nil {
@@ -286,6 +295,34 @@ func (f *fake) breakGlass(r *http.Request, ref string) (any, int, error) {
 	}
 	code, err := seal.ReleaseCode(jws)
 	return mde.Release{ID: string(release.ID()), Machine: m.ID, Generation: release.Generation, NotBefore: epoch, Expires: release.Expires, Release: jws, Code: code}, 201, err
+}
+
+func (f *fake) changeTrust(r *http.Request) (any, int, error) {
+	if r.Method == "GET" {
+		return map[string]any{"value": f.trust}, 200, nil
+	}
+	var rule mde.TrustRule
+	if err := json.NewDecoder(r.Body).Decode(&rule); err != nil {
+		return nil, 0, &refusal{400, "InvalidBody", "The request body cannot be read"}
+	}
+	if rule.Machine != "" {
+		m, err := f.machine(rule.Machine)
+		if err != nil {
+			return nil, 0, err
+		}
+		rule.Scope, rule.Machine = "machine:"+m.ID, ""
+	}
+	rule.At = epoch
+	i := slices.IndexFunc(f.trust, func(o mde.TrustRule) bool { return o.SHA256 == rule.SHA256 && o.Scope == rule.Scope })
+	switch remove := r.Method == "DELETE"; {
+	case remove != (i >= 0):
+		return map[string]bool{"changed": false}, 200, nil
+	case remove:
+		f.trust = slices.Delete(f.trust, i, i+1)
+	default:
+		f.trust = append(f.trust, rule)
+	}
+	return map[string]bool{"changed": true}, 200, nil
 }
 
 func at(path []string, i int) string {

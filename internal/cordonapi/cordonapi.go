@@ -7,6 +7,9 @@
 //	GET /cordon/v1/actions/{id}/evidence     [Evidence]
 //	POST /cordon/v1/machines/{machine}/break-glass  [ReleaseRequest] → 201 [Release]
 //	GET /cordon/v1/machines/{machine}/blocked  [Findings]: what was refused there
+//	GET /cordon/v1/trust                     [TrustList]: what is trusted by SHA-256
+//	POST /cordon/v1/trust                    [TrustRequest] → [TrustAnswer]
+//	DELETE /cordon/v1/trust                  [TrustRequest] → [TrustAnswer]
 //	GET /cordon/v1/releases/{id}             [Evidence] of a release: when it was signed and used
 //
 // It uses the same tokens and permissions as the Defender-compatible API.
@@ -70,6 +73,9 @@ func (a *API) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/evidence", a.handler(a.evidence))
 	mux.HandleFunc("POST /cordon/v1/machines/{machine}/break-glass", a.handler(a.breakGlass))
 	mux.HandleFunc("GET /cordon/v1/machines/{machine}/blocked", a.handler(a.blocked))
+	mux.HandleFunc("GET /cordon/v1/trust", a.handler(a.trustList))
+	mux.HandleFunc("POST /cordon/v1/trust", a.handler(a.trustAdd))
+	mux.HandleFunc("DELETE /cordon/v1/trust", a.handler(a.trustRemove))
 	mux.HandleFunc("GET /cordon/v1/releases/{id}", a.handler(a.release))
 }
 

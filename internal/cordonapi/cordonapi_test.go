@@ -61,7 +61,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.Service = &cordon.Service{
-		Store: w.store, Nudge: func(cordon.MachineID) {}, Now: func() time.Time { return w.now }, TTL: cordon.DefaultTTL,
+		Store: w.store, Nudge: func(cordon.MachineID) {}, NudgeAll: func() {}, Now: func() time.Time { return w.now }, TTL: cordon.DefaultTTL,
 		Seal:        func(o cordon.Order) (string, error) { return seal.Order(o, w.orderKey) },
 		SealRelease: func(r cordon.Release) (string, error) { return seal.Release(r, w.orderKey) },
 		NewID:       func() string { return "01f7d891-1234-4678-8bcd-abcdefa2edf3" },
@@ -372,5 +372,48 @@ func TestBlocked(t *testing.T) {
 	w.caller.Permissions = []cordon.Permission{cordon.MachineIsolate}
 	if r := w.get("/cordon/v1/machines/web.example.com/blocked"); r.StatusCode != 403 {
 		t.Errorf("without permission: %s", r.Status)
+	}
+}
+
+func TestTrust(t *testing.T) {
+	w := newWorld(t)
+	call := func(method, body string) *http.Response {
+		rec := httptest.NewRecorder()
+		w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), method, "/cordon/v1/trust", strings.NewReader(body)))
+		return rec.Result()
+	}
+	sha := strings.Repeat("ab", 32)
+	good := `{"sha256":"` + sha + `","machine":"web.example.com","comment":"our tool"}`
+	for i, c := range []struct {
+		method, body string
+		status       int
+		want         string
+	}{
+		{"POST", good, 200, `{"changed":true}`},
+		{"POST", good, 200, `{"changed":false}`},
+		{"POST", `{"sha256":"` + strings.ToUpper(sha) + `","scope":"all","comment":"ours"}`, 200, `{"changed":true}`},
+		{"GET", "", 200, `{"value":[{"sha256":"` + sha + `","scope":"all","comment":"ours","actor":"app1","at":"2026-11-21T12:00:00Z"},{"sha256":"` + sha + `","scope":"machine:` + string(w.machine) + `","comment":"our tool","actor":"app1","at":"2026-11-21T12:00:00Z"}]}`},
+		{"DELETE", good, 200, `{"changed":true}`},
+		{"DELETE", good, 200, `{"changed":false}`},
+		{"POST", `{"sha256":"ab","scope":"all","comment":"x"}`, 400, "64 hex digits"},
+		{"POST", `{"sha256":"` + sha + `","comment":"x"}`, 400, "scope and machine"},
+		{"POST", `{"sha256":"` + sha + `","scope":"all","machine":"x","comment":"x"}`, 400, "scope and machine"},
+		{"POST", `{"sha256":"` + sha + `","scope":"everybody","comment":"x"}`, 400, "everybody"},
+		{"POST", `{"sha256":"` + sha + `","scope":"all"}`, 400, "comment"},
+		{"POST", `{"sha256":"` + sha + `","machine":"db","comment":"x"}`, 404, "db"},
+		{"PUT", good, 405, ""},
+	} {
+		if r := call(c.method, c.body); r.StatusCode != c.status {
+			t.Errorf("%d: %s", i, r.Status)
+		} else if got := body(t, r); !strings.Contains(got, c.want) {
+			t.Errorf("%d: %s", i, got)
+		}
+	}
+	w.caller.Permissions = []cordon.Permission{cordon.MachineReadAll, cordon.MachineRestrict}
+	if r := call("POST", good); r.StatusCode != 403 {
+		t.Errorf("responders may: %s", r.Status)
+	}
+	if r := call("GET", ""); r.StatusCode != 200 {
+		t.Errorf("readers may not: %s", r.Status)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,8 +58,10 @@ type Protection struct {
 	cfg   Config
 	ready chan struct{} // closed when there is a first set, or it is known that there will be none soon
 
-	mu      sync.Mutex // orders switches and new sets
-	set     *cordon.TrustSet
+	mu      sync.Mutex          // orders switches and new sets
+	base    *cordon.TrustSet    // the machine's own; nil: there is none yet
+	extra   []cordon.TrustEntry // what the server has it trust besides
+	set     *cordon.TrustSet    // both, and Cordon's own
 	checked survivalCheck
 	built   error // why there is no newer set
 	once    sync.Once
@@ -83,8 +86,8 @@ func New(cfg Config) *Protection {
 	p := &Protection{cfg: cfg, ready: make(chan struct{})}
 	d := cfg.Enforcer.Describe()
 	p.observed.Store(&cordon.Observed{Mode: cordon.ModeOff, InForce: true, Enforcer: d.Name, Scope: d.Scope.String(), Limits: d.Limits, BootID: cfg.BootID})
-	if set := cfg.Last(); set != nil {
-		p.adopt(set.With(cfg.Own...))
+	if p.base = cfg.Last(); p.base != nil {
+		p.adopt(p.compose(p.base))
 	}
 	return p
 }
@@ -200,19 +203,46 @@ func (p *Protection) renew(ctx context.Context, set *cordon.TrustSet, err error)
 		p.once.Do(func() { close(p.ready) })
 		return
 	}
-	set = set.With(p.cfg.Own...)
+	if p.load(ctx, p.compose(set)) == nil {
+		p.base = set
+	}
+}
+
+// compose is called with mu held, or before anybody else has the protection.
+func (p *Protection) compose(base *cordon.TrustSet) *cordon.TrustSet {
+	return base.With(slices.Concat(p.cfg.Own, p.extra)...)
+}
+
+// Trust has entries trusted besides the machine's own set; see package agent's
+// Enforcement. The new set replaces the one in force as a whole.
+func (p *Protection) Trust(ctx context.Context, entries []cordon.TrustEntry) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if slices.Equal(entries, p.extra) {
+		return nil
+	}
+	p.extra = slices.Clone(entries)
+	if p.base == nil {
+		return nil // they are in the first set
+	}
+	return p.load(ctx, p.compose(p.base))
+}
+
+// load puts a set in the place of the one before, if it passes the same checks.
+// It is called with mu held.
+func (p *Protection) load(ctx context.Context, set *cordon.TrustSet) error {
+	keep := func(err error) error {
+		p.cfg.Log.ErrorContext(ctx, "new trust set not loaded, the one before stays", "err", err)
+		p.problem("the new trust set was not loaded: " + err.Error())
+		return err
+	}
 	mode := p.observed.Load().Mode
 	if mode != cordon.ModeOff {
 		if err := p.survives(ctx, set); err != nil {
-			p.cfg.Log.ErrorContext(ctx, "new trust set not loaded, the one before stays", "err", err)
-			p.problem("the new trust set was not loaded: " + err.Error())
-			return
+			return keep(err)
 		}
 		if err := p.put(mode, set); err != nil {
-			p.cfg.Log.ErrorContext(ctx, "new trust set not loaded, the one before stays", "err", err)
-			err = errors.Join(err, p.put(mode, p.set))
-			p.problem("the new trust set was not loaded: " + err.Error())
-			return
+			return keep(errors.Join(err, p.put(mode, p.set)))
 		}
 	}
 	p.adopt(set)
@@ -224,6 +254,7 @@ func (p *Protection) renew(ctx context.Context, set *cordon.TrustSet, err error)
 		}
 	}
 	p.cfg.Log.InfoContext(ctx, "trust set loaded", "programs", set.Len(), "version", set.Version().String()[:16])
+	return nil
 }
 
 // problem notes a trouble that does not end what is in force, "" for none. It is

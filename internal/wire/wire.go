@@ -85,6 +85,7 @@ type FromServer struct {
 	Time       string            `json:"time,omitempty"`    // signed, in answer to a nonce
 	Orders     []string          `json:"orders,omitempty"`  // signed, in the order of their generations
 	Settled    []cordon.ActionID `json:"settled,omitempty"` // reports on these were taken in; need not be sent again
+	Policy     string            `json:"policy,omitempty"`  // signed, if the machine is to have another one than it said
 	Told       []Told            `json:"told,omitempty"`    // these findings were taken in
 	Now        time.Time         `json:"now"`               // unsigned: good enough to date a proof, for nothing else
 }

@@ -59,6 +59,7 @@ func Run(t *testing.T, open Open) {
 		{"MachinesByAddress", testAddresses},
 		{"AddressesRandom", testAddressesRandom},
 		{"Findings", testFindings},
+		{"Trust", testTrust},
 		{"Audit", testAudit},
 		{"Applications", testApplications},
 		{"Settings", testSettings},

@@ -40,6 +40,8 @@ type Store struct {
 	apps     map[string]cordon.Application
 	settings map[string][]byte
 	told     map[teller]cordon.Findings
+	rules    []cordon.TrustRule
+	revision uint64
 }
 
 type teller struct {
@@ -353,6 +355,46 @@ func (s *Store) Findings(_ context.Context, m cordon.MachineID, kind cordon.Find
 	}
 	told.Files = slices.Clone(told.Files)
 	return told, nil
+}
+
+// ChangeTrust implements [cordon.Store].
+func (s *Store) ChangeTrust(_ context.Context, r cordon.TrustRule, remove bool, entry cordon.AuditEntry) (changed bool, err error) {
+	err = s.change("ChangeTrust", func() error {
+		i := slices.IndexFunc(s.rules, func(o cordon.TrustRule) bool { return o.Scope == r.Scope && o.Digest == r.Digest })
+		if i >= 0 != remove {
+			return nil
+		}
+		n := 0
+		for _, o := range s.rules {
+			if o.Scope == r.Scope {
+				n++
+			}
+		}
+		switch {
+		case remove:
+			s.rules = slices.Delete(s.rules, i, i+1)
+		case n >= cordon.MaxTrustRules:
+			return cordon.Errorf(cordon.Conflict, "", "There are %d rules for %s already, which is the most", n, r.Scope)
+		default:
+			s.rules = append(s.rules, r)
+		}
+		changed = true
+		s.revision++
+		s.log(entry)
+		return nil
+	})
+	return changed && err == nil, err
+}
+
+// TrustRules implements [cordon.Store].
+func (s *Store) TrustRules(_ context.Context, scopes ...cordon.TrustScope) ([]cordon.TrustRule, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rules := slices.DeleteFunc(slices.Clone(s.rules), func(r cordon.TrustRule) bool { return len(scopes) > 0 && !slices.Contains(scopes, r.Scope) })
+	slices.SortFunc(rules, func(a, b cordon.TrustRule) int {
+		return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Digest.String(), b.Digest.String()))
+	})
+	return rules, s.revision, nil
 }
 
 // Audit implements [cordon.Store].

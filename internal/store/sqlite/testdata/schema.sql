@@ -119,3 +119,17 @@ CREATE TABLE settings (
     value BLOB NOT NULL
 ) STRICT;
 
+CREATE TABLE trust (
+    scope   TEXT    NOT NULL,
+    digest  BLOB    NOT NULL CHECK (length(digest) = 32),
+    comment TEXT    NOT NULL,
+    actor   TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    PRIMARY KEY (scope, digest)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE trust_revision (
+    only     INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
+    revision INTEGER NOT NULL
+) STRICT;
+
