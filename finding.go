@@ -90,3 +90,9 @@ func (s Findings) Clean() (Findings, error) {
 func (s Findings) Newer(before Findings) bool {
 	return s.Series != before.Series || s.Sequence > before.Sequence
 }
+
+// Preview is what a restriction would hit: before anybody presses the button.
+type Preview struct {
+	Running Findings `json:"running"` // what runs now
+	Audited Findings `json:"audited"` // what was started in mode audit
+}

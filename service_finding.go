@@ -23,3 +23,12 @@ func (s *Service) Findings(ctx context.Context, c Caller, m Machine, kind Findin
 	}
 	return told, err
 }
+
+// Preview returns what a machine that [Service.Find] returned told of what a
+// restriction would hit there.
+func (s *Service) Preview(ctx context.Context, c Caller, m Machine) (p Preview, err error) {
+	if p.Running, err = s.Findings(ctx, c, m, Running); err == nil {
+		p.Audited, err = s.Findings(ctx, c, m, Audited)
+	}
+	return p, err
+}

@@ -169,3 +169,21 @@ func (c *Client) Trust(ctx context.Context, r TrustRule, remove bool) (changed b
 	err = decode(data, &answer)
 	return answer.Changed, err
 }
+
+// Preview is what a restriction would refuse on a machine.
+type Preview struct {
+	Running Findings `json:"running"` // what runs now
+	Audited Findings `json:"audited"` // what was started in mode audit
+}
+
+// Preview returns what the machine that ref names (see [Client.GetMachine]) told
+// of what a restriction would refuse there.
+func (c *Client) Preview(ctx context.Context, ref string) (Preview, error) {
+	s, err := segment("machine", ref)
+	if err != nil {
+		return Preview{}, err
+	}
+	var p Preview
+	err = c.get(ctx, c.address("/cordon/v1/machines/"+s+"/preview", nil), &p)
+	return p, err
+}

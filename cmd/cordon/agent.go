@@ -25,6 +25,7 @@ import (
 
 type agentCmd struct {
 	Run          agentRun          `cmd:"" default:"withargs" help:"Run the agent (the default)."`
+	Preview      agentPreview      `cmd:"" help:"Show what runs on this machine, or ran in mode audit, and would be refused under a restriction."`
 	Status       agentStatus       `cmd:"" help:"Show how things stand on this machine."`
 	Apply        agentApply        `cmd:"" help:"Hand the agent a signed order or release that was carried here, or type the code of a release."`
 	CheckRemoval agentCheckRemoval `cmd:"" help:"Fail with the reason if this machine is restricted, so that its agent must not be removed."`
@@ -53,6 +54,7 @@ type agentRun struct {
 	EnrollmentToken string `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
 	Enforcer        string `enum:"auto,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
 	Scope           string `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
+	Audit           bool   `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
 	Rules           string `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
 }
 
@@ -98,6 +100,10 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		return errors.Join(err, enforcer.Close())
 	}
 	a.Use(p)
+	previews := c.previews(scope, enforcer, builder, ledger, p)
+	if guardian != nil {
+		a.Show(previews.show)
+	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -114,6 +120,9 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	run(func() error { return p.Run(ctx) })
 	run(func() error { return a.ServeLocal(ctx) })
 	work.Go(func() { ledger.Run(ctx) })
+	if guardian != nil {
+		work.Go(func() { previews.keep(ctx, log) })
+	}
 	run(func() error {
 		a.KeepRestored(ctx, work.Go)
 		tellReady(log)
@@ -190,6 +199,9 @@ func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer
 	tester := &enforce.Tester{Guardian: g, Dir: c.DataDir, Trusted: canary}
 	if scope.Mount != "" {
 		tester.Dir = scope.Mount
+	}
+	if c.Audit {
+		cfg.Idle = cordon.ModeAudit
 	}
 	cfg.Seen = func(r enforce.Refusal) bool { return ledger.Note(seen(r)) }
 	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{canary.Entry()}, builder.Last

@@ -83,6 +83,7 @@ type Agent struct {
 	clock    clock
 
 	findings func() []cordon.Findings // nil: there is nobody to ask
+	preview  func(context.Context) (cordon.Preview, error)
 
 	toldMu sync.Mutex // guards told
 	told   map[cordon.FindingKind]wire.Told
@@ -122,6 +123,10 @@ func (a *Agent) Use(e Enforcement) { a.enforcement = e }
 // findings returns the newest without waiting. It is called once, before
 // anything but [Open].
 func (a *Agent) Tell(findings func() []cordon.Findings) { a.findings = findings }
+
+// Show gives the agent what it shows on its own machine of what a restriction
+// would hit. It is called once, before anything but [Open].
+func (a *Agent) Show(preview func(context.Context) (cordon.Preview, error)) { a.preview = preview }
 
 // Close releases the data directory.
 func (a *Agent) Close() error { return a.dir.close() }

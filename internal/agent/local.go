@@ -98,6 +98,7 @@ func (a *Agent) ServeLocal(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.Status()) })
+	mux.HandleFunc("GET /preview", a.showPreview)
 	mux.HandleFunc("POST /apply", a.applyCarried)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // Serve below returns its error
@@ -106,6 +107,25 @@ func (a *Agent) ServeLocal(ctx context.Context) error {
 		return fmt.Errorf("serve agent socket: %w", err)
 	}
 	return nil
+}
+
+// Previewed is the answer to a question for a preview.
+type Previewed struct {
+	cordon.Preview
+	Error string `json:"error,omitempty"` // why there is none
+}
+
+func (a *Agent) showPreview(w http.ResponseWriter, r *http.Request) {
+	if a.preview == nil {
+		reply(w, http.StatusServiceUnavailable, Previewed{Error: "this agent has no trust set to compare with"})
+		return
+	}
+	p, err := a.preview(r.Context())
+	if err != nil {
+		reply(w, http.StatusServiceUnavailable, Previewed{Error: err.Error()})
+		return
+	}
+	reply(w, http.StatusOK, Previewed{Preview: p})
 }
 
 func (a *Agent) applyCarried(w http.ResponseWriter, r *http.Request) {
@@ -150,6 +170,11 @@ func DialLocal(dataDir string) *Local {
 // Status asks the agent how things stand.
 func (l *Local) Status(ctx context.Context) (s Status, err error) {
 	return s, l.do(ctx, http.MethodGet, "/status", nil, &s)
+}
+
+// Preview asks the agent what a restriction would hit.
+func (l *Local) Preview(ctx context.Context) (p Previewed, err error) {
+	return p, l.do(ctx, http.MethodGet, "/preview", nil, &p)
 }
 
 // Apply hands the agent a carried order or release. What the agent decided, a refusal

@@ -219,7 +219,7 @@ func TestHelp(t *testing.T) {
 		}
 		return next(nil)
 	})
-	if err != nil || commands != 23 {
+	if err != nil || commands != 24 {
 		t.Errorf("walked %d commands: %v", commands, err)
 	}
 }

@@ -239,6 +239,12 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		return f.breakGlass(r, path[3])
 	case "cordon trust":
 		return f.changeTrust(r)
+	case "GET cordon v1 " + at(path, 3) + " preview":
+		m, err := f.machine(path[3])
+		if err != nil {
+			return nil, 0, err
+		}
+		return mde.Preview{Running: m.blocked}, 200, nil
 	case "GET cordon v1 " + at(path, 3) + " blocked":
 		m, err := f.machine(path[3])
 		if err != nil {

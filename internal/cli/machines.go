@@ -19,6 +19,7 @@ type MachinesCmd struct {
 	Tag      MachinesTagCmd      `cmd:"" help:"Add and remove tags."`
 	SetValue MachinesSetValueCmd `cmd:"" help:"Say how much a machine matters."`
 	Blocked  MachinesBlockedCmd  `cmd:"" help:"Show what was refused on a machine: how often, which files, and whose they are."`
+	Preview  MachinesPreviewCmd  `cmd:"" help:"Show what a restriction would refuse on a machine: what runs there, or ran in mode audit."`
 }
 
 // MachinesListCmd is "cordon machines list".

@@ -7,6 +7,7 @@
 //	GET /cordon/v1/actions/{id}/evidence     [Evidence]
 //	POST /cordon/v1/machines/{machine}/break-glass  [ReleaseRequest] → 201 [Release]
 //	GET /cordon/v1/machines/{machine}/blocked  [Findings]: what was refused there
+//	GET /cordon/v1/machines/{machine}/preview  [Preview]: what a restriction would refuse there
 //	GET /cordon/v1/trust                     [TrustList]: what is trusted by SHA-256
 //	POST /cordon/v1/trust                    [TrustRequest] → [TrustAnswer]
 //	DELETE /cordon/v1/trust                  [TrustRequest] → [TrustAnswer]
@@ -73,6 +74,7 @@ func (a *API) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/evidence", a.handler(a.evidence))
 	mux.HandleFunc("POST /cordon/v1/machines/{machine}/break-glass", a.handler(a.breakGlass))
 	mux.HandleFunc("GET /cordon/v1/machines/{machine}/blocked", a.handler(a.blocked))
+	mux.HandleFunc("GET /cordon/v1/machines/{machine}/preview", a.handler(a.preview))
 	mux.HandleFunc("GET /cordon/v1/trust", a.handler(a.trustList))
 	mux.HandleFunc("POST /cordon/v1/trust", a.handler(a.trustAdd))
 	mux.HandleFunc("DELETE /cordon/v1/trust", a.handler(a.trustRemove))

@@ -417,3 +417,23 @@ func TestTrust(t *testing.T) {
 		t.Errorf("readers may not: %s", r.Status)
 	}
 }
+
+func TestPreview(t *testing.T) {
+	w := newWorld(t)
+	for _, s := range []cordon.Findings{
+		{Kind: cordon.Running, Series: "s", Sequence: 1, Since: w.now, At: w.now, Total: 2, Files: []cordon.Finding{{Path: "/srv/tool", SHA256: strings.Repeat("ab", 32), Count: 2, First: w.now, Last: w.now}}},
+		{Kind: cordon.Audited, Series: "s", Sequence: 1, Since: w.now, At: w.now, Total: 9},
+	} {
+		if err := w.Seen(t.Context(), w.machine, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden(t, "preview.json", w.get("/cordon/v1/machines/web.example.com/preview"))
+	if r := w.get("/cordon/v1/machines/db/preview"); r.StatusCode != 404 {
+		t.Errorf("unknown machine: %s", r.Status)
+	}
+	w.caller.Permissions = []cordon.Permission{cordon.MachineIsolate}
+	if r := w.get("/cordon/v1/machines/web.example.com/preview"); r.StatusCode != 403 {
+		t.Errorf("without permission: %s", r.Status)
+	}
+}

@@ -73,6 +73,9 @@ type Description struct {
 	Name   string
 	Scope  Scope
 	Limits []string // what it cannot stop, a sentence each
+	// Mappings: executable mappings of files (libraries) are judged too, not only
+	// executions.
+	Mappings bool
 }
 
 // Scope is where an enforcer judges: the whole machine, or one mount.

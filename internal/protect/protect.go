@@ -45,6 +45,9 @@ type Config struct {
 	// Follow calls each with every new trust set, or with the error that kept
 	// one from being built, until ctx ends.
 	Follow func(ctx context.Context, each func(*cordon.TrustSet, error)) error
+	// Idle is the mode of a machine that is not restricted: off, or audit, which
+	// counts what would be refused. Empty: off.
+	Idle cordon.Mode
 	// Seen is told every sample of what was refused, and reports whether its file
 	// is new to it; nil: everything is.
 	Seen   func(enforce.Refusal) (isNew bool)
@@ -153,7 +156,32 @@ func (p *Protection) Switch(ctx context.Context, mode cordon.Mode) error {
 		return err
 	}
 	p.note(func(o *cordon.Observed) { o.Mode, o.InForce, o.Problem = mode, true, "" })
+	if mode == cordon.ModeOff {
+		p.audit(ctx)
+	}
 	return nil
+}
+
+// audit counts what would be refused, where that is wished, on a machine that is
+// in mode off. That it cannot is no reason to fail: nothing is less free for it.
+// It is called with mu held.
+func (p *Protection) audit(ctx context.Context) {
+	if p.cfg.Idle != cordon.ModeAudit || p.set == nil || p.cfg.Test == nil {
+		return
+	}
+	if err := p.put(cordon.ModeAudit, p.set); err != nil {
+		p.cfg.Log.WarnContext(ctx, "what a restriction would refuse is not counted", "err", errors.Join(err, p.put(cordon.ModeOff, p.set)))
+		return
+	}
+	p.note(func(o *cordon.Observed) { o.Mode = cordon.ModeAudit })
+}
+
+// Set returns the trust set that is in force, or would be under a restriction;
+// nil: there is none yet.
+func (p *Protection) Set() *cordon.TrustSet {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.set
 }
 
 // put is called with mu held.
@@ -237,17 +265,22 @@ func (p *Protection) load(ctx context.Context, set *cordon.TrustSet) error {
 		return err
 	}
 	mode := p.observed.Load().Mode
-	if mode != cordon.ModeOff {
+	if mode == cordon.ModeEnforce {
 		if err := p.survives(ctx, set); err != nil {
 			return keep(err)
 		}
+	}
+	if mode != cordon.ModeOff {
 		if err := p.put(mode, set); err != nil {
 			return keep(errors.Join(err, p.put(mode, p.set)))
 		}
 	}
 	p.adopt(set)
 	p.problem("")
-	if mode == cordon.ModeOff && p.cfg.Test != nil {
+	if mode == cordon.ModeOff {
+		p.audit(ctx)
+	}
+	if mode != cordon.ModeEnforce && p.cfg.Test != nil {
 		// Done ahead, so that a restriction need not wait for it.
 		if err := p.survives(ctx, set); err != nil {
 			p.cfg.Log.WarnContext(ctx, "a restriction would be refused now", "err", err)

@@ -70,13 +70,13 @@ type EnrollResponse struct {
 
 // FromAgent is what a machine says. All members are optional but Observed.
 type FromAgent struct {
-	Capability int                `json:"capability"`
-	Nonce      string             `json:"nonce,omitempty"` // asks for the server's signed time
-	Facts      *cordon.Facts      `json:"facts,omitempty"` // at the start of a connection and when they change
-	Observed   *cordon.Observed   `json:"observed,omitempty"`
-	Reports    []string           `json:"reports,omitempty"`   // signed, oldest first
-	Findings  []cordon.Findings `json:"findings,omitempty"` // what is new of files that are not trusted, each kind at most once
-	WaitMS     int                `json:"waitMs,omitempty"`    // sync only: hold the answer until there is an order, at most this long
+	Capability int               `json:"capability"`
+	Nonce      string            `json:"nonce,omitempty"` // asks for the server's signed time
+	Facts      *cordon.Facts     `json:"facts,omitempty"` // at the start of a connection and when they change
+	Observed   *cordon.Observed  `json:"observed,omitempty"`
+	Reports    []string          `json:"reports,omitempty"`  // signed, oldest first
+	Findings   []cordon.Findings `json:"findings,omitempty"` // what is new of files that are not trusted, each kind at most once
+	WaitMS     int               `json:"waitMs,omitempty"`   // sync only: hold the answer until there is an order, at most this long
 }
 
 // FromServer is what the server says.
@@ -93,8 +93,8 @@ type FromServer struct {
 // Told names findings; see [cordon.Findings].
 type Told struct {
 	Kind     cordon.FindingKind `json:"kind"`
-	Series   string              `json:"series"`
-	Sequence uint64              `json:"sequence"`
+	Series   string             `json:"series"`
+	Sequence uint64             `json:"sequence"`
 }
 
 // Problem is the body of every error answer.
