@@ -21,6 +21,9 @@ const (
 	MachineCollectForensics Permission = "Machine.CollectForensics"
 	AlertReadAll            Permission = "Alert.Read.All"
 	AlertReadWriteAll       Permission = "Alert.ReadWrite.All"
+	// Administer is Cordon's own, for what Defender has no words for and what
+	// weakens every later restriction: releases by hand, and what is trusted.
+	Administer Permission = "Cordon.Administer"
 )
 
 // The permissions of Cordon's own API, named as Microsoft Graph's.
@@ -33,7 +36,7 @@ const (
 func AllPermissions() []Permission {
 	return []Permission{MachineReadAll, MachineReadWriteAll, MachineIsolate, MachineRestrict, MachineScan, MachineOffboard,
 		MachineStopQuarantine, MachineLiveResponse, MachineCollectForensics, AlertReadAll, AlertReadWriteAll,
-		ApplicationReadAll, ApplicationReadWriteAll}
+		ApplicationReadAll, ApplicationReadWriteAll, Administer}
 }
 
 // Operation is something a caller asks of the domain; its value lists the
@@ -59,6 +62,8 @@ var (
 	ReadPackage        = Operation{MachineCollectForensics, MachineReadWriteAll}
 	ReadLiveResponse   = Operation{MachineReadAll, MachineReadWriteAll, MachineLiveResponse}
 	ReadAlerts         = Operation{AlertReadAll, AlertReadWriteAll}
+	SignRelease        = Operation{Administer}
+	ChangeTrust        = Operation{Administer}
 )
 
 // operations says what it takes to ask for an action.

@@ -58,6 +58,7 @@ var allowed = map[string]map[string]string{
 	"internal/cordonapi":        {"internal/seal": "keys on the wire"},
 	"internal/enforce/fanotify": {"internal/enforce": "it is one of its enforcers", "internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
 	"internal/mdeapi":           {"internal/odata": "the parser is a part of this edge"},
+	"internal/preview":          {"internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
 	"internal/protect":          {"internal/enforce": "it switches an enforcer"},
 	"internal/simulate": {
 		"internal/seal": "simulated agents verify orders and sign reports",
@@ -104,7 +105,9 @@ var forbidden = []struct{ in, imports, reason string }{
 	{"internal/agent", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/enforce/fanotify", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/facts", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/preview", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/protect", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/telemetry", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/trust", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/store", "net/http", "status codes belong to the edges"},
 	{"internal/ratelimit", "net/http", "status codes belong to the edges"},

@@ -94,18 +94,23 @@ const (
 
 // Observed is what a machine says is true of its enforcement at one moment.
 type Observed struct {
-	Generation uint64    `json:"generation"`       // of the restriction in force; 0: none was ever ordered
-	Mode       Mode      `json:"mode"`             // what was asked of the enforcer
-	InForce    bool      `json:"inForce"`          // the self-test saw that the mode really holds
-	Enforcer   string    `json:"enforcer"`         // fanotify, none
-	Scope      string    `json:"scope"`            // host, mount:/path
-	Limits     []string  `json:"limits,omitempty"` // what this enforcer cannot stop here, a sentence each
-	Trusted    int       `json:"trusted"`          // files in the trust set
-	TrustSet   string    `json:"trustSet"`         // SHA-256 over the trust set, hex; empty: none yet
-	Refused    uint64    `json:"refused"`          // refused executions since the agent started
-	BootID     string    `json:"bootId"`
-	Problem    string    `json:"problem,omitempty"` // why InForce is false although the mode is enforce
-	At         time.Time `json:"at"`                // by the machine's clock
+	Generation uint64 `json:"generation"` // of the restriction in force; 0: none was ever ordered
+	// Action and Order are what the machine stands by: the id and type of the last
+	// order that it took up, or of the [Release] that freed it; empty: none.
+	Action   ActionID    `json:"action,omitempty"`
+	Order    OrderType   `json:"order,omitempty"`
+	Mode     Mode        `json:"mode"`             // what was asked of the enforcer
+	InForce  bool        `json:"inForce"`          // the self-test saw that the mode really holds
+	Enforcer string      `json:"enforcer"`         // fanotify, none
+	Scope    string      `json:"scope"`            // host, mount:/path
+	Limits   []string    `json:"limits,omitempty"` // what this enforcer cannot stop here, a sentence each
+	Trusted  int         `json:"trusted"`          // files in the trust set
+	TrustSet string      `json:"trustSet"`         // SHA-256 over the trust set, hex; empty: none yet
+	Policy   PolicyState `json:"policy,omitzero"`  // the trust policy that it has
+	Refused  uint64      `json:"refused"`          // refused executions since the agent started
+	BootID   string      `json:"bootId"`
+	Problem  string      `json:"problem,omitempty"` // why InForce is false although the mode is enforce
+	At       time.Time   `json:"at"`                // by the machine's clock
 	// ClockOffset is the server's clock minus the machine's, in milliseconds, as
 	// far as the machine knows it.
 	ClockOffset int64 `json:"clockOffsetMs,omitempty"`

@@ -14,6 +14,9 @@ const (
 	RestrictOrder   OrderType = "RestrictCodeExecution"
 	UnrestrictOrder OrderType = "UnrestrictCodeExecution"
 	CancelOrder     OrderType = "Cancel"
+	// BreakGlass is no order that is sent: a machine that somebody freed by hand
+	// with a [Release] stands by it.
+	BreakGlass OrderType = "BreakGlass"
 )
 
 // Order is what the server tells one machine, signed with the server's order
@@ -49,12 +52,15 @@ const (
 // Report is what a machine answers, signed with the machine's own key (JWS,
 // EdDSA, typ cordon-report+jws).
 type Report struct {
-	Machine    MachineID   `json:"machine"`
-	Action     ActionID    `json:"action"`
-	Generation uint64      `json:"generation"`
-	State      ReportState `json:"state"`
-	Error      string      `json:"error,omitempty"` // a sentence for people; empty when it went well
-	Observed   Observed    `json:"observed"`
+	Machine    MachineID `json:"machine"`
+	Action     ActionID  `json:"action"`
+	Generation uint64    `json:"generation"`
+	// Type is [BreakGlass] where Action is the id of a [Release]; empty in the
+	// report on an order.
+	Type     OrderType   `json:"type,omitempty"`
+	State    ReportState `json:"state"`
+	Error    string      `json:"error,omitempty"` // a sentence for people; empty when it went well
+	Observed Observed    `json:"observed"`
 }
 
 // Standing is what a machine persists about itself: the last order that it

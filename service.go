@@ -28,10 +28,16 @@ type Service struct {
 	// Nudge says that a machine may have orders waiting. It never blocks; a lost
 	// nudge delays an order until the machine next asks, and loses nothing.
 	Nudge func(MachineID)
+	// NudgeAll is Nudge for every machine.
+	NudgeAll func()
 	// Seal signs an order with the server's order key (compact JWS).
-	Seal  func(Order) (string, error)
-	Now   func() time.Time
-	NewID func() string // a new random GUID, lower case
+	Seal func(Order) (string, error)
+	// SealRelease signs a release with the same key (compact JWS).
+	SealRelease func(Release) (string, error)
+	// SealPolicy signs a policy with the same key (compact JWS).
+	SealPolicy func(TrustPolicy) (string, error)
+	Now        func() time.Time
+	NewID      func() string // a new random GUID, lower case
 	// NewSecret makes a client secret: printable ASCII with 256 random bits.
 	NewSecret func() string
 	TTL       time.Duration
@@ -330,6 +336,9 @@ func (s *Service) Report(ctx context.Context, m MachineID, r Report, evidence st
 	entry := AuditEntry{At: now, Kind: AuditReport, Machine: m, Action: r.Action, Actor: string(m), Detail: r.Error, Evidence: evidence}
 	if r.Machine != m {
 		return Action{}, Errorf(Forbidden, CodeUnverifiedEvidence, "The report is about machine %s but machine %s signed it", r.Machine, m)
+	}
+	if r.Type == BreakGlass && r.State != ReportRefused {
+		return Action{}, s.released(ctx, r, entry)
 	}
 	if r.State == ReportRefused {
 		entry.Detail = "refused: " + r.Error

@@ -27,6 +27,9 @@ const (
 	AuditApplicationCreated AuditKind = "application-created"
 	AuditApplicationChanged AuditKind = "application-changed" // its permissions, secrets or certificates
 	AuditApplicationDeleted AuditKind = "application-deleted"
+	AuditRelease            AuditKind = "release"  // a [Release] was signed; Action is its id
+	AuditTrust              AuditKind = "trust"    // what is trusted by SHA-256 was changed
+	AuditReleased           AuditKind = "released" // a machine was freed with a [Release]
 )
 
 // AuditEntry is one line of the audit log. It is written in the transaction of
@@ -111,6 +114,22 @@ type Store interface {
 	MachineSaid(ctx context.Context, id MachineID, f *Facts, o Observed, at time.Time) error
 	// TouchMachines moves LastSeen of many machines forwards.
 	TouchMachines(ctx context.Context, seen map[MachineID]time.Time) error
+
+	// PutFindings stores what a machine told, in place of what it told before of
+	// that kind, unless that was newer ([Findings.Newer]). The error is of kind
+	// NotFound if there is no such machine.
+	PutFindings(ctx context.Context, m MachineID, told Findings) error
+	// Findings returns what a machine told last of a kind, or an error of kind NotFound.
+	Findings(ctx context.Context, m MachineID, kind FindingKind) (Findings, error)
+
+	// ChangeTrust makes a rule, or takes it back, with its audit entry, and raises
+	// the revision of all rules. It reports whether there was anything to change; if
+	// not, nothing is written. The error is of kind Conflict if the scope has
+	// MaxTrustRules already.
+	ChangeTrust(ctx context.Context, r TrustRule, remove bool, entry AuditEntry) (changed bool, err error)
+	// TrustRules returns the rules of these scopes, of all if none is named, in the
+	// order of scope and digest, and a revision that is not newer than they are. It grows with every change.
+	TrustRules(ctx context.Context, scopes ...TrustScope) ([]TrustRule, uint64, error)
 
 	// Audit appends entries that belong to no change of an action.
 	Audit(ctx context.Context, entries ...AuditEntry) error

@@ -80,3 +80,110 @@ func (c *Client) SignedOrder(ctx context.Context, id string) (string, error) {
 	}
 	return string(body), nil
 }
+
+// Release is a break-glass; see [Client.BreakGlass].
+type Release struct {
+	ID         string    `json:"id"`
+	Machine    string    `json:"machine"`
+	Generation uint64    `json:"generation"` // it frees from orders up to this one
+	NotBefore  time.Time `json:"notBefore"`
+	Expires    time.Time `json:"expires"`
+	Release    string    `json:"release"` // compact JWS, to be carried as a file
+	Code       []string  `json:"code"`    // the same to be typed, line by line
+}
+
+// BreakGlass has the server sign a release for the machine that ref names (see
+// [Client.GetMachine]): whoever has it, and root on the machine, can free it
+// without a network for as long as it is valid, until a newer order comes.
+func (c *Client) BreakGlass(ctx context.Context, ref string, valid time.Duration, comment string) (Release, error) {
+	s, err := segment("machine", ref)
+	if err != nil {
+		return Release{}, err
+	}
+	body := struct {
+		Seconds int64  `json:"seconds"`
+		Comment string `json:"comment"`
+	}{int64(valid / time.Second), comment}
+	var r Release
+	if err := c.post(ctx, c.address("/cordon/v1/machines/"+s+"/break-glass", nil), body, &r); err != nil {
+		return Release{}, err
+	}
+	if r.ID == "" || !compactJWS.MatchString(r.Release) {
+		return Release{}, errors.New("read the server's answer: it is not a release")
+	}
+	return r, nil
+}
+
+// Findings is what a machine told of files that are not trusted, with the part
+// of the total that is in no file's count.
+type Findings struct {
+	cordon.Findings
+	Others uint64 `json:"others"`
+}
+
+// Blocked returns what was refused on the machine that ref names (see
+// [Client.GetMachine]).
+func (c *Client) Blocked(ctx context.Context, ref string) (Findings, error) {
+	s, err := segment("machine", ref)
+	if err != nil {
+		return Findings{}, err
+	}
+	var told Findings
+	return told, c.get(ctx, c.address("/cordon/v1/machines/"+s+"/blocked", nil), &told)
+}
+
+// TrustRule is a file content that an administrator has machines trust.
+type TrustRule struct {
+	SHA256  string    `json:"sha256"`
+	Scope   string    `json:"scope"`             // all, or machine:ID
+	Machine string    `json:"machine,omitempty"` // in a request instead of Scope: id, device id or DNS name
+	Comment string    `json:"comment"`
+	Actor   string    `json:"actor,omitempty"`
+	At      time.Time `json:"at,omitzero"`
+}
+
+// TrustRules lists what is trusted by SHA-256.
+func (c *Client) TrustRules(ctx context.Context) ([]TrustRule, error) {
+	var list struct{ Value []TrustRule }
+	err := c.get(ctx, c.address("/cordon/v1/trust", nil), &list)
+	return list.Value, err
+}
+
+// Trust makes a rule, of which SHA256, Comment, and Scope or Machine count, or
+// takes it back. It reports whether that changed anything.
+func (c *Client) Trust(ctx context.Context, r TrustRule, remove bool) (changed bool, err error) {
+	method := "POST"
+	if remove {
+		method = "DELETE"
+	}
+	r.Actor, r.At = "", time.Time{}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return false, err
+	}
+	data, err := c.call(ctx, method, c.address("/cordon/v1/trust", nil), body)
+	if err != nil {
+		return false, err
+	}
+	var answer struct{ Changed bool }
+	err = decode(data, &answer)
+	return answer.Changed, err
+}
+
+// Preview is what a restriction would refuse on a machine.
+type Preview struct {
+	Running Findings `json:"running"` // what runs now
+	Audited Findings `json:"audited"` // what was started in mode audit
+}
+
+// Preview returns what the machine that ref names (see [Client.GetMachine]) told
+// of what a restriction would refuse there.
+func (c *Client) Preview(ctx context.Context, ref string) (Preview, error) {
+	s, err := segment("machine", ref)
+	if err != nil {
+		return Preview{}, err
+	}
+	var p Preview
+	err = c.get(ctx, c.address("/cordon/v1/machines/"+s+"/preview", nil), &p)
+	return p, err
+}

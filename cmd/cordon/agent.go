@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,14 +18,16 @@ import (
 	"github.com/cordon-project/cordon/internal/enforce/fanotify"
 	"github.com/cordon-project/cordon/internal/facts"
 	"github.com/cordon-project/cordon/internal/protect"
+	"github.com/cordon-project/cordon/internal/telemetry"
 	"github.com/cordon-project/cordon/internal/trust"
 	"github.com/cordon-project/cordon/internal/trust/survival"
 )
 
 type agentCmd struct {
 	Run          agentRun          `cmd:"" default:"withargs" help:"Run the agent (the default)."`
+	Preview      agentPreview      `cmd:"" help:"Show what runs on this machine, or ran in mode audit, and would be refused under a restriction."`
 	Status       agentStatus       `cmd:"" help:"Show how things stand on this machine."`
-	Apply        agentApply        `cmd:"" help:"Hand the agent a signed order that was carried here."`
+	Apply        agentApply        `cmd:"" help:"Hand the agent a signed order or release that was carried here, or type the code of a release."`
 	CheckRemoval agentCheckRemoval `cmd:"" help:"Fail with the reason if this machine is restricted, so that its agent must not be removed."`
 	Guardian     agentGuardian     `cmd:"" hidden:"" help:"Watch over an agent; started by it."`
 }
@@ -53,6 +54,7 @@ type agentRun struct {
 	EnrollmentToken string `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
 	Enforcer        string `enum:"auto,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
 	Scope           string `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
+	Audit           bool   `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
 	Rules           string `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
 }
 
@@ -84,11 +86,24 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := c.protection(scope, exe, enforcer, guardian, env)
+	builder := &trust.Builder{RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log}
+	ledger := telemetry.Open(telemetry.Config{
+		File: filepath.Join(c.DataDir, "findings.json"), Owner: builder.Owner, Now: time.Now, Log: log,
+		Totals: func() map[cordon.FindingKind]uint64 {
+			n := enforcer.Stats()
+			return map[cordon.FindingKind]uint64{cordon.Blocked: n.Refused, cordon.Audited: n.WouldRefuse}
+		},
+	})
+	a.Tell(ledger.Findings)
+	p, err := c.protection(scope, exe, enforcer, guardian, builder, ledger, env)
 	if err != nil {
 		return errors.Join(err, enforcer.Close())
 	}
 	a.Use(p)
+	previews := c.previews(scope, enforcer, builder, ledger, p)
+	if guardian != nil {
+		a.Show(previews.show)
+	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -104,6 +119,10 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	}
 	run(func() error { return p.Run(ctx) })
 	run(func() error { return a.ServeLocal(ctx) })
+	work.Go(func() { ledger.Run(ctx) })
+	if guardian != nil {
+		work.Go(func() { previews.keep(ctx, log) })
+	}
 	run(func() error {
 		a.KeepRestored(ctx, work.Go)
 		tellReady(log)
@@ -161,7 +180,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 	return e, guardian, nil
 }
 
-func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, env *cli.Env) (*protect.Protection, error) {
+func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, builder *trust.Builder, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
 	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
@@ -181,7 +200,10 @@ func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer
 	if scope.Mount != "" {
 		tester.Dir = scope.Mount
 	}
-	builder := &trust.Builder{RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log}
+	if c.Audit {
+		cfg.Idle = cordon.ModeAudit
+	}
+	cfg.Seen = func(r enforce.Refusal) bool { return ledger.Note(seen(r)) }
 	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{canary.Entry()}, builder.Last
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
@@ -200,6 +222,15 @@ func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer
 		return inScope, err
 	}
 	return protect.New(cfg), nil
+}
+
+// seen is how a refusal is counted.
+func seen(r enforce.Refusal) telemetry.Seen {
+	s := telemetry.Seen{Kind: cordon.Blocked, Path: r.Path, Digest: r.Digest, Reason: r.Reason, Count: r.Count}
+	if r.Mode == cordon.ModeAudit {
+		s.Kind = cordon.Audited
+	}
+	return s
 }
 
 // within reports whether a restriction of the scope concerns the file at path.
@@ -270,42 +301,6 @@ func orNone(s, none string) string {
 		return none
 	}
 	return s
-}
-
-type agentApply struct {
-	agentDir
-	JSON bool   `name:"json" help:"Print JSON instead of text."`
-	File string `arg:"" help:"The signed order, as \"cordon actions order\" saves it; - for standard input."`
-}
-
-// Run hands the order to the agent.
-func (c agentApply) Run(ctx context.Context, env *cli.Env) error {
-	var order io.Reader = os.Stdin
-	if c.File != "-" {
-		f, err := os.Open(c.File)
-		if err != nil {
-			return &cli.Error{Code: cli.ExitUsage, Message: "the order cannot be read: " + err.Error()}
-		}
-		defer func() { _ = f.Close() }() // only read
-		order = f
-	}
-	r, err := agent.DialLocal(c.DataDir).Apply(ctx, order)
-	if err != nil {
-		return noAgent(err)
-	}
-	if c.JSON {
-		if err := env.PrintJSON(r); err != nil {
-			return err
-		}
-	} else if r.State == cordon.ReportSucceeded {
-		if _, err := fmt.Fprintln(env.Stdout, r.State); err != nil {
-			return err
-		}
-	}
-	if r.State != cordon.ReportSucceeded {
-		return &cli.Error{Code: cli.ExitActionFailed, Message: fmt.Sprintf("the order ended %s: %s", r.State, r.Error)}
-	}
-	return nil
 }
 
 type agentCheckRemoval struct{ agentDir }

@@ -30,6 +30,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/wire"
 )
 
 // Enforcement makes a mode true on this machine.
@@ -38,6 +39,11 @@ type Enforcement interface {
 	// for people, the machine is as it was before the call. It may take as long as
 	// it needs to build a first trust set.
 	Switch(ctx context.Context, mode cordon.Mode) error
+	// Trust has these file contents trusted besides the machine's own trust set,
+	// from now on and in place of those before, without a moment in which less is
+	// enforced than before or after. If it returns an error they are trusted as
+	// soon as that is possible.
+	Trust(ctx context.Context, entries []cordon.TrustEntry) error
 	// Observe says what is true now. It does not block on a Switch under way.
 	Observe() cordon.Observed
 }
@@ -71,9 +77,16 @@ type Agent struct {
 	id       *identity  // nil until enrolled
 	orderKey ed25519.PublicKey
 	st       state
-	saved    error    // the last save's failure
-	asked    question // the last one put to the server
+	policy   cordon.TrustPolicy // the zero one: none
+	saved    error              // the last save's failure
+	asked    question           // the last one put to the server
 	clock    clock
+
+	findings func() []cordon.Findings // nil: there is nobody to ask
+	preview  func(context.Context) (cordon.Preview, error)
+
+	toldMu sync.Mutex // guards told
+	told   map[cordon.FindingKind]wire.Told
 
 	public atomic.Pointer[view]
 	awake  chan struct{} // holds one wish that the connection tells what is in the outbox
@@ -92,6 +105,9 @@ func Open(cfg Config) (*Agent, error) {
 	if a.st, err = d.loadState(); err == nil {
 		a.key, a.id, a.orderKey, err = d.loadIdentity()
 	}
+	if err == nil && a.id != nil {
+		a.policy, err = d.loadPolicy(a.orderKey)
+	}
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -103,6 +119,15 @@ func Open(cfg Config) (*Agent, error) {
 // [Open].
 func (a *Agent) Use(e Enforcement) { a.enforcement = e }
 
+// Tell gives the agent what it tells the server of files that are not trusted:
+// findings returns the newest without waiting. It is called once, before
+// anything but [Open].
+func (a *Agent) Tell(findings func() []cordon.Findings) { a.findings = findings }
+
+// Show gives the agent what it shows on its own machine of what a restriction
+// would hit. It is called once, before anything but [Open].
+func (a *Agent) Show(preview func(context.Context) (cordon.Preview, error)) { a.preview = preview }
+
 // Close releases the data directory.
 func (a *Agent) Close() error { return a.dir.close() }
 
@@ -113,6 +138,7 @@ func (a *Agent) Close() error { return a.dir.close() }
 func (a *Agent) Restore(ctx context.Context) error {
 	a.turn.Lock()
 	defer a.turn.Unlock()
+	a.applyPolicy(ctx)
 	return a.restore(ctx)
 }
 
@@ -183,7 +209,10 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.id == nil {
-		return nil, "", errors.New("this machine is not enrolled yet, so it knows no server to obey")
+		return nil, "", errNotEnrolled
+	}
+	if seal.IsRelease(jws) {
+		return a.decideRelease(ctx, jws, carried)
 	}
 	order, err := seal.OpenOrder(jws, a.orderKey)
 	if err != nil {
@@ -220,22 +249,22 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 		log.InfoContext(ctx, "order taken up", "mode", s.Mode, "comment", order.Comment)
 		return &s, "", nil
 	case cordon.Repeat: // taken up so long ago that only the standing remembers it
-		report, err = a.report(outcome{before.Action, before.Generation, before.Outcome, before.Error})
+		report, err = a.report(outcome{Action: before.Action, Generation: before.Generation, State: before.Outcome, Error: before.Error})
 	case cordon.Forgo:
 		log.InfoContext(ctx, "order cancelled in time")
 		s := before
 		s.Generation, s.Action, s.Type, s.Outcome, s.Error = order.Generation, order.Action, order.Type, cordon.ReportCancelled, why
-		report, err = a.promise(ctx, order, s, outcome{order.Action, order.Generation, cordon.ReportCancelled, why})
+		report, err = a.promise(ctx, order, s, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportCancelled, Error: why})
 	case cordon.Supersede:
 		log.WarnContext(ctx, "order superseded", "reason", why)
-		report, err = a.promise(ctx, order, before, outcome{order.Action, order.Generation, cordon.ReportCancelled, why})
+		report, err = a.promise(ctx, order, before, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportCancelled, Error: why})
 	case cordon.Refuse:
 		if order.Machine != a.id.Machine || order.Action == "" {
 			report, err = a.refuse(ctx, order, why)
 			break
 		}
 		log.WarnContext(ctx, "order refused", "reason", why)
-		report, err = a.promise(ctx, order, before, outcome{order.Action, order.Generation, cordon.ReportFailed, why})
+		report, err = a.promise(ctx, order, before, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportFailed, Error: why})
 	}
 	return nil, report, err
 }
@@ -269,7 +298,10 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 	if failed != nil && ctx.Err() != nil {
 		return "", fmt.Errorf("order interrupted, to be finished at the next start: %w", failed)
 	}
-	o := outcome{s.Action, s.Generation, cordon.ReportSucceeded, ""}
+	o := outcome{Action: s.Action, Generation: s.Generation, State: cordon.ReportSucceeded}
+	if s.Type == cordon.BreakGlass {
+		o.Type = s.Type
+	}
 	if failed != nil {
 		log.ErrorContext(ctx, "order failed", "err", failed)
 		o.State, o.Error = cordon.ReportFailed, clip(failed.Error())
@@ -315,7 +347,7 @@ func (a *Agent) apply(ctx context.Context, s cordon.Standing, progress func(stri
 			return err
 		case <-timer.C:
 			a.mu.Lock()
-			report, err := a.report(outcome{s.Action, s.Generation, cordon.ReportInProgress, ""})
+			report, err := a.report(outcome{Action: s.Action, Generation: s.Generation, State: cordon.ReportInProgress})
 			a.mu.Unlock()
 			if err == nil {
 				progress(report)
@@ -337,26 +369,32 @@ func clip(reason string) string {
 // be obeyed now. Nothing is stored.
 func (a *Agent) refuse(ctx context.Context, claimed cordon.Order, why string) (string, error) {
 	a.cfg.Log.WarnContext(ctx, "order refused", "claimedAction", claimed.Action, "claimedMachine", claimed.Machine, "reason", why)
-	report, err := a.report(outcome{claimed.Action, claimed.Generation, cordon.ReportRefused, why})
+	report, err := a.report(outcome{Action: claimed.Action, Generation: claimed.Generation, State: cordon.ReportRefused, Error: why})
 	return report, errors.Join(fmt.Errorf("refuse order: %s", why), err)
 }
 
 // report is called with mu held, like all that follow.
 func (a *Agent) report(o outcome) (string, error) {
 	return seal.Report(cordon.Report{
-		Machine: a.id.Machine, Action: o.Action, Generation: o.Generation, State: o.State, Error: o.Error, Observed: a.observe(),
+		Machine: a.id.Machine, Action: o.Action, Generation: o.Generation, Type: o.Type, State: o.State, Error: o.Error, Observed: a.observe(),
 	}, a.key)
 }
 
 func (a *Agent) observe() cordon.Observed {
 	o, now := a.enforcement.Observe(), a.cfg.Now()
-	o.Generation = a.st.Standing.Generation
+	stand(&o, a.st.Standing)
+	o.Policy = a.policy.State()
 	o.At = now.UTC()
 	o.ClockOffset = a.clock.offset(now).Milliseconds()
 	if a.saved != nil && o.Problem == "" {
 		o.Problem = "the last outcome could not be stored and may be forgotten at the next start: " + a.saved.Error()
 	}
 	return o
+}
+
+// stand adds to what is observed by whose word it is so.
+func stand(o *cordon.Observed, s cordon.Standing) {
+	o.Generation, o.Action, o.Order = s.Generation, s.Action, s.Type
 }
 
 func (a *Agent) standing() cordon.Standing {

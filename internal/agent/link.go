@@ -276,14 +276,14 @@ func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error
 	defer cancel()
 	defer func() { _ = ws.CloseNow() }() // it may be closed already
 	say := func(m wire.FromAgent) error { return a.tell(ctx, ws, m) }
-	orders := make(chan []string, 1)
+	orders, policies := make(chan []string, 1), make(chan string, 1)
 	parts.Go(func() {
 		defer cancel()
 		a.keepAlive(ctx, ws)
 	})
 	parts.Go(func() {
 		defer cancel()
-		a.obey(run, ctx, orders, say)
+		a.obey(run, ctx, orders, policies, say)
 	})
 
 	hello, err := a.hello()
@@ -305,6 +305,13 @@ func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error
 		a.setLink("websocket", nil)
 		greeted()
 		a.hear(ctx, m)
+		if m.Policy != "" {
+			select {
+			case <-policies:
+			default:
+			}
+			policies <- m.Policy
+		}
 		if len(m.Orders) > 0 {
 			// Every list holds all orders that are open, so the newest is enough.
 			select {
@@ -339,11 +346,15 @@ func read(ctx context.Context, ws *websocket.Conn, heard bool) ([]byte, error) {
 // one may take minutes and the connection has to be kept alive meanwhile. An
 // order that was begun is finished even if the connection breaks; only the end
 // of run interrupts it.
-func (a *Agent) obey(run, ctx context.Context, orders <-chan []string, say func(wire.FromAgent) error) {
+func (a *Agent) obey(run, ctx context.Context, orders <-chan []string, policies <-chan string, say func(wire.FromAgent) error) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case jws := <-policies:
+			if a.takePolicy(run, jws) && say(a.ask()) != nil {
+				return
+			}
 		case list := <-orders:
 			tell := func(report string) { _ = say(wire.FromAgent{Capability: wire.Capability, Reports: []string{report}}) }
 			reports, _ := a.takeAll(run, list, tell)
@@ -374,9 +385,10 @@ func (a *Agent) takeAll(ctx context.Context, orders []string, progress func(stri
 // connection, and now and then asks for what a lost nudge would have told. When
 // woken it tells what the server has not settled.
 func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
-	ping, ask := time.NewTicker(wire.PingEvery), time.NewTicker(wire.SyncEvery)
+	ping, ask, tell := time.NewTicker(wire.PingEvery), time.NewTicker(wire.SyncEvery), time.NewTicker(wire.TellEvery)
 	defer ping.Stop()
 	defer ask.Stop()
+	defer tell.Stop()
 	for {
 		var err error
 		select {
@@ -388,6 +400,8 @@ func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
 			done()
 		case <-ask.C:
 			err = a.tell(ctx, ws, a.ask())
+		case <-tell.C:
+			err = a.tellFindings(func(m wire.FromAgent) error { return a.tell(ctx, ws, m) })
 		case <-a.awake:
 			err = a.tell(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: a.outbox()})
 		}
@@ -408,37 +422,43 @@ func (a *Agent) tell(ctx context.Context, ws *websocket.Conn, m wire.FromAgent) 
 }
 
 func (a *Agent) conversePoll(ctx context.Context, c *client, greeted func()) error {
-	exchange := func(msg wire.FromAgent) (orders []string, err error) {
-		var answer wire.FromServer
+	exchange := func(msg wire.FromAgent) (answer wire.FromServer, err error) {
 		if err := c.do(ctx, wire.SyncPath, msg, &answer); err != nil {
-			return nil, err
+			return answer, err
 		}
 		a.setLink("sync", nil)
 		greeted()
 		a.hear(ctx, answer)
-		return answer.Orders, nil
+		return answer, nil
 	}
 	tell := func(reports ...string) error {
 		_, err := exchange(wire.FromAgent{Capability: wire.Capability, Reports: reports})
 		return err
 	}
 	for end := a.cfg.Now().Add(wsRetry); a.cfg.Now().Before(end); {
+		if err := a.tellFindings(func(m wire.FromAgent) error { _, err := exchange(m); return err }); err != nil {
+			return err
+		}
 		msg, err := a.hello()
 		if err != nil {
 			return err
 		}
 		msg.WaitMS = int(wire.MaxWait.Milliseconds())
-		orders, err := exchange(msg)
+		wait := false // something that could not be taken up will be offered again at once
+		answer, err := exchange(msg)
 		if err != nil {
 			return err
 		}
-		reports, refused := a.takeAll(ctx, orders, func(report string) { _ = tell(report) })
+		if answer.Policy != "" { // the next question says that it was taken up
+			wait = !a.takePolicy(ctx, answer.Policy)
+		}
+		reports, refused := a.takeAll(ctx, answer.Orders, func(report string) { _ = tell(report) })
 		if len(reports) > 0 {
 			if err := tell(reports...); err != nil {
 				return err
 			}
 		}
-		if refused && !sleep(ctx, refusedPause) {
+		if (wait || refused) && !sleep(ctx, refusedPause) {
 			return ctx.Err()
 		}
 	}
@@ -466,6 +486,26 @@ func (a *Agent) ask() wire.FromAgent {
 	return wire.FromAgent{Capability: wire.Capability, Nonce: a.asked.nonce, Observed: &o, Reports: a.st.reports()}
 }
 
+// tellFindings says what the server has not taken in yet of files that are not
+// trusted, one kind in a message.
+func (a *Agent) tellFindings(say func(wire.FromAgent) error) error {
+	if a.findings == nil {
+		return nil
+	}
+	for _, s := range a.findings() {
+		a.toldMu.Lock()
+		known := a.told[s.Kind] == wire.Told{Kind: s.Kind, Series: s.Series, Sequence: s.Sequence}
+		a.toldMu.Unlock()
+		if known {
+			continue
+		}
+		if err := say(wire.FromAgent{Capability: wire.Capability, Findings: []cordon.Findings{s}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // outbox returns the reports that the server has not settled.
 func (a *Agent) outbox() []string {
 	a.mu.Lock()
@@ -475,6 +515,14 @@ func (a *Agent) outbox() []string {
 
 // hear takes in what a message says besides its orders.
 func (a *Agent) hear(ctx context.Context, m wire.FromServer) {
+	a.toldMu.Lock()
+	for _, t := range m.Told {
+		if a.told == nil {
+			a.told = make(map[cordon.FindingKind]wire.Told)
+		}
+		a.told[t.Kind] = t
+	}
+	a.toldMu.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if m.Time != "" {
@@ -512,6 +560,8 @@ func (c clock) offset(now time.Time) time.Duration {
 	return c.server.Add(now.Sub(c.own)).Sub(now)
 }
 
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
 // plainlyWrong is a difference between the clocks that no delay explains.
 const plainlyWrong = 5 * time.Minute
 
@@ -523,6 +573,14 @@ func (a *Agent) learnTime(ctx context.Context, jws string) {
 		return
 	}
 	a.clock = clock{server: t.Now, own: a.asked.at}
+	if t.Now.Sub(a.st.Heard) >= time.Minute {
+		before := a.st.Heard
+		a.st.Heard = t.Now.UTC()
+		if err := a.dir.save(stateFile, a.st); err != nil {
+			a.st.Heard = before // it is said again within minutes
+			a.cfg.Log.ErrorContext(ctx, "the server's time could not be stored", "err", err)
+		}
+	}
 	if offset := a.clock.offset(a.cfg.Now()); offset.Abs() > plainlyWrong {
 		a.cfg.Log.WarnContext(ctx, "this machine's clock is plainly wrong", "offset", offset.Round(time.Second))
 	}

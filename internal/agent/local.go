@@ -54,11 +54,12 @@ type view struct {
 	standing  cordon.Standing
 	unsettled int
 	clock     clock
+	policy    cordon.PolicyState
 }
 
 // publish is called with mu held, after every change.
 func (a *Agent) publish() {
-	v := &view{standing: a.st.Standing, unsettled: len(a.st.Outbox), clock: a.clock}
+	v := &view{standing: a.st.Standing, unsettled: len(a.st.Outbox), clock: a.clock, policy: a.policy.State()}
 	if a.id != nil {
 		sum := sha256.Sum256(a.orderKey)
 		v.machine, v.tenant, v.orderKey = a.id.Machine, a.id.Tenant, hex.EncodeToString(sum[:])
@@ -73,7 +74,9 @@ func (a *Agent) Status() Status {
 		Machine: v.machine, Tenant: v.tenant, Server: a.cfg.Server, OrderKey: v.orderKey, Standing: v.standing, Unsettled: v.unsettled,
 		Applying: unfinished(v.standing), Observed: a.enforcement.Observe(),
 	}
-	s.Observed.Generation, s.Observed.At, s.Observed.ClockOffset = v.standing.Generation, now.UTC(), v.clock.offset(now).Milliseconds()
+	stand(&s.Observed, v.standing)
+	s.Observed.Policy = v.policy
+	s.Observed.At, s.Observed.ClockOffset = now.UTC(), v.clock.offset(now).Milliseconds()
 	a.linkMu.Lock()
 	defer a.linkMu.Unlock()
 	s.Transport, s.Since, s.LastError = a.link.Transport, a.link.Since, a.link.LastError
@@ -95,6 +98,7 @@ func (a *Agent) ServeLocal(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.Status()) })
+	mux.HandleFunc("GET /preview", a.showPreview)
 	mux.HandleFunc("POST /apply", a.applyCarried)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // Serve below returns its error
@@ -105,6 +109,25 @@ func (a *Agent) ServeLocal(ctx context.Context) error {
 	return nil
 }
 
+// Previewed is the answer to a question for a preview.
+type Previewed struct {
+	cordon.Preview
+	Error string `json:"error,omitempty"` // why there is none
+}
+
+func (a *Agent) showPreview(w http.ResponseWriter, r *http.Request) {
+	if a.preview == nil {
+		reply(w, http.StatusServiceUnavailable, Previewed{Error: "this agent has no trust set to compare with"})
+		return
+	}
+	p, err := a.preview(r.Context())
+	if err != nil {
+		reply(w, http.StatusServiceUnavailable, Previewed{Error: err.Error()})
+		return
+	}
+	reply(w, http.StatusOK, Previewed{Preview: p})
+}
+
 func (a *Agent) applyCarried(w http.ResponseWriter, r *http.Request) {
 	jws, err := io.ReadAll(http.MaxBytesReader(w, r.Body, seal.MaxSize))
 	if err != nil {
@@ -112,7 +135,7 @@ func (a *Agent) applyCarried(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The order is taken up whether or not the caller waits for the answer.
-	report, err := a.Take(context.WithoutCancel(r.Context()), string(jws), true, nil)
+	report, err := a.TakeCarried(context.WithoutCancel(r.Context()), string(jws))
 	if report == "" {
 		reply(w, http.StatusConflict, Applied{State: cordon.ReportRefused, Error: err.Error()})
 		return
@@ -149,7 +172,12 @@ func (l *Local) Status(ctx context.Context) (s Status, err error) {
 	return s, l.do(ctx, http.MethodGet, "/status", nil, &s)
 }
 
-// Apply hands the agent a carried order. What the agent decided, a refusal
+// Preview asks the agent what a restriction would hit.
+func (l *Local) Preview(ctx context.Context) (p Previewed, err error) {
+	return p, l.do(ctx, http.MethodGet, "/preview", nil, &p)
+}
+
+// Apply hands the agent a carried order or release. What the agent decided, a refusal
 // included, is in the result; the error is for an agent that cannot be reached.
 func (l *Local) Apply(ctx context.Context, order io.Reader) (r Applied, err error) {
 	return r, l.do(ctx, http.MethodPost, "/apply", order, &r)

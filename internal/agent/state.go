@@ -35,11 +35,15 @@ type state struct {
 	Recent []outcome `json:"recent,omitempty"`
 	// Outbox are signed reports that the server has not settled, oldest first.
 	Outbox []sent `json:"outbox,omitempty"`
+	// Heard is the latest time that the server is known to have been at, to the
+	// minute: a clock that shows less is wrong.
+	Heard time.Time `json:"heard,omitzero"`
 }
 
 type outcome struct {
 	Action     cordon.ActionID    `json:"action"`
 	Generation uint64             `json:"generation"`
+	Type       cordon.OrderType   `json:"type,omitempty"` // see [cordon.Report]
 	State      cordon.ReportState `json:"state"`
 	Error      string             `json:"error,omitempty"`
 }
@@ -135,6 +139,7 @@ func (d *dir) close() error { return d.lock.Close() }
 const (
 	identityFile = "identity.json"
 	stateFile    = "state.json"
+	policyFile   = "policy.json" // the signed policy, a JSON string
 )
 
 // loadIdentity returns the machine's key, nil if it has none yet, and who it is

@@ -23,7 +23,7 @@ func TestTakeRestrictsAndReleases(t *testing.T) {
 	got := f.obey(f.order(1, cordon.RestrictOrder))
 	want := cordon.Report{
 		Machine: f.id, Action: "a1", Generation: 1, State: cordon.ReportSucceeded,
-		Observed: cordon.Observed{Generation: 1, Mode: cordon.ModeEnforce, InForce: true, Enforcer: "fake", Scope: "host", Trusted: 3, At: noon},
+		Observed: cordon.Observed{Generation: 1, Action: "a1", Order: cordon.RestrictOrder, Mode: cordon.ModeEnforce, InForce: true, Enforcer: "fake", Scope: "host", Trusted: 3, At: noon},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("report (-want +got):\n%s", d)
@@ -31,6 +31,7 @@ func TestTakeRestrictsAndReleases(t *testing.T) {
 	got = f.obey(f.order(2, cordon.UnrestrictOrder))
 	want.Action, want.Generation = "a2", 2
 	want.Observed.Generation, want.Observed.Mode, want.Observed.InForce = 2, cordon.ModeOff, false
+	want.Observed.Action, want.Observed.Order = "a2", cordon.UnrestrictOrder
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("report (-want +got):\n%s", d)
 	}

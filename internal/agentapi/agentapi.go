@@ -197,6 +197,13 @@ func (c *connection) serve() {
 		if err == nil && len(orders) > 0 {
 			err = send(wire.FromServer{Capability: wire.Capability, Orders: orders, Now: a.Service.Now()})
 		}
+		var policy string
+		if err == nil {
+			policy, err = a.policy(ctx, m, nil)
+		}
+		if err == nil && policy != "" {
+			err = send(wire.FromServer{Capability: wire.Capability, Policy: policy, Now: a.Service.Now()})
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				a.Log.ErrorContext(ctx, "orders not offered, connection ended", "machine", m, "err", err)
@@ -276,12 +283,16 @@ func (a *API) sync(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	if wait > 0 && len(answer.Orders) == 0 && len(msg.Reports) == 0 {
+	if wait > 0 && len(answer.Orders) == 0 && answer.Policy == "" && len(msg.Reports) == 0 {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
 		case <-woken:
 			if answer.Orders, err = a.Service.Orders(r.Context(), m); err != nil {
+				a.fail(w, r, err)
+				return
+			}
+			if answer.Policy, err = a.policy(r.Context(), m, msg.Observed); err != nil {
 				a.fail(w, r, err)
 				return
 			}
@@ -325,6 +336,18 @@ func (a *API) handle(ctx context.Context, m cordon.MachineID, ip string, msg wir
 			return answer, err
 		}
 	}
+	if len(msg.Findings) > wire.MaxKinds {
+		return answer, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidBody, "A message carries at most %d kinds of findings, this one has %d", wire.MaxKinds, len(msg.Findings))
+	}
+	for _, s := range msg.Findings {
+		// What can never be taken in is settled too, or it would come forever.
+		if err := a.Service.Seen(ctx, m, s); cordon.KindOf(err) == cordon.Invalid {
+			a.Log.WarnContext(ctx, "findings refused", "machine", m, "err", err)
+		} else if err != nil {
+			return answer, err
+		}
+		answer.Told = append(answer.Told, wire.Told{Kind: s.Kind, Series: s.Series, Sequence: s.Sequence})
+	}
 	if msg.Nonce == "" {
 		return answer, nil
 	}
@@ -332,8 +355,29 @@ func (a *API) handle(ctx context.Context, m cordon.MachineID, ip string, msg wir
 	if answer.Time, err = a.SignTime(seal.Time{Machine: m, Nonce: msg.Nonce, Now: now}); err != nil {
 		return answer, err
 	}
+	if answer.Policy, err = a.policy(ctx, m, msg.Observed); err != nil {
+		return answer, err
+	}
 	answer.Orders, err = a.Service.Orders(ctx, m)
 	return answer, err
+}
+
+// policy returns the signed trust policy that a machine is to get, given what it
+// says of itself, or nil for what it said last; "" if it has what it should have.
+func (a *API) policy(ctx context.Context, m cordon.MachineID, o *cordon.Observed) (string, error) {
+	if o == nil {
+		machine, err := a.Service.Store.Machine(ctx, m)
+		if err != nil {
+			return "", err
+		}
+		o = &machine.Observed
+	}
+	jws, err := a.Service.Policy(ctx, m, o.Policy)
+	if cordon.KindOf(err) == cordon.Invalid {
+		a.Log.WarnContext(ctx, "no trust policy for this machine", "machine", m, "err", err)
+		return "", nil
+	}
+	return jws, err
 }
 
 // report takes in one signed report and returns the action that is settled by

@@ -35,6 +35,8 @@ type Verbs struct {
 	Unrestrict UnrestrictCmd `cmd:"" help:"Let any program run on a machine again."`
 	Actions    ActionsCmd    `cmd:"" help:"List, show, follow, cancel and verify machine actions."`
 	Apps       AppsCmd       `cmd:"" help:"Manage the applications that may call the server."`
+	Trust      TrustCmd      `cmd:"" help:"Have machines trust files by their SHA-256, whatever packages say."`
+	BreakGlass BreakGlassCmd `cmd:"" help:"Sign a release for one machine, to be used there without a network."`
 }
 
 // Help is shown by the help of the whole command.

@@ -22,6 +22,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cordon-project/cordon"
 )
 
 // The whole command as the tests know it.
@@ -163,6 +165,9 @@ func control(ts *testscript.TestScript, _ bool, args []string) {
 		if strconv.Itoa(f.posts) != args[1] {
 			ts.Fatalf("%d actions were created, want %s", f.posts, args[1])
 		}
+	case "freed": // somebody used a release at the first machine
+		o := &f.machines[0].state.Observed
+		o.Generation, o.Order, o.Action = 4, cordon.BreakGlass, "7a26e700-0000-8000-8000-000000000001"
 	case "forge": // the server says Succeeded without a report
 		a := f.actions[len(f.actions)-1]
 		f.deliver(a)
@@ -214,7 +219,7 @@ func TestHelp(t *testing.T) {
 		}
 		return next(nil)
 	})
-	if err != nil || commands != 28 {
+	if err != nil || commands != 35 {
 		t.Errorf("walked %d commands: %v", commands, err)
 	}
 }

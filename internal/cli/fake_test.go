@@ -39,16 +39,18 @@ type fake struct {
 	machines []*fakeMachine
 	actions  []*fakeAction
 	roles    []string
+	trust    []mde.TrustRule
 	trouble  string // what the next requests run into: throttle, html, crash, cut
 	posts    int
 }
 
 type fakeMachine struct {
 	mde.Machine
-	state mde.MachineState
-	key   ed25519.PrivateKey
-	steps []string // the statuses that an action on it goes through
-	why   string   // its reason where that ends badly
+	state   mde.MachineState
+	blocked mde.Findings
+	key     ed25519.PrivateKey
+	steps   []string // the statuses that an action on it goes through
+	why     string   // its reason where that ends badly
 }
 
 type fakeAction struct {
@@ -62,7 +64,7 @@ type fakeAction struct {
 var epoch = time.Date(2026, 1, 24, 22, 17, 2, 0, time.UTC)
 
 func newFake() *fake {
-	f := &fake{orderKey: key("order"), roles: []string{"Machine.Read.All", "Machine.RestrictExecution"}}
+	f := &fake{orderKey: key("order"), roles: []string{"Machine.Read.All", "Machine.RestrictExecution", "Cordon.Administer"}}
 	f.add("web-01.example.org", cordon.Observed{Mode: cordon.ModeOff, InForce: true, Enforcer: "fanotify", Scope: "host", Trusted: 48211, At: epoch,
 		Limits: []string{"a program that is mapped without being executed is not seen", "restrictions end if the agent is killed"}},
 		nil, mde.InProgress, mde.Succeeded)
@@ -76,6 +78,10 @@ func newFake() *fake {
 	f.machines[1].why = "the self-test failed: the canary was not refused"
 	f.machines[3].state.Generation = 3
 	f.apps = f.newApps()
+	f.machines[3].blocked = mde.Findings{Findings: cordon.Findings{Kind: cordon.Blocked, Series: "s", Sequence: 3, Since: epoch, At: epoch.Add(time.Hour), Total: 1234, Files: []cordon.Finding{
+		{Path: "/usr/bin/ls", SHA256: strings.Repeat("ab", 32), Owner: "dpkg:coreutils", Reason: "it is not in the trust set", Count: 1200, First: epoch, Last: epoch.Add(time.Minute)},
+		{Path: "/tmp/\x1b[2J\u009b", Reason: "somebody has it open for writing", Count: 4, First: epoch, Last: epoch.Add(time.Minute)},
+	}}, Others: 30}
 	f.Server = httptest.NewTLSServer(http.HandlerFunc(f.serve))
 	return f
 }
@@ -224,6 +230,15 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 	} else if r.Method == "POST" || strings.HasSuffix(route, "order") {
 		role = []string{"Machine.RestrictExecution"}
 	}
+	if slices.Contains(path, "break-glass") {
+		role, route = []string{"Cordon.Administer"}, "POST cordon break-glass"
+	}
+	if slices.Contains(path, "trust") {
+		route = "cordon trust"
+		if r.Method != "GET" {
+			role = []string{"Cordon.Administer"}
+		}
+	}
 	if err := f.need(role...); err != nil {
 		return nil, 0, err
 	}
@@ -254,6 +269,22 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		if len(path) == 2 {
 			return f.list(r)
 		}
+	case "POST cordon break-glass":
+		return f.breakGlass(r, path[3])
+	case "cordon trust":
+		return f.changeTrust(r)
+	case "GET cordon v1 " + at(path, 3) + " preview":
+		m, err := f.machine(path[3])
+		if err != nil {
+			return nil, 0, err
+		}
+		return mde.Preview{Running: m.blocked}, 200, nil
+	case "GET cordon v1 " + at(path, 3) + " blocked":
+		m, err := f.machine(path[3])
+		if err != nil {
+			return nil, 0, err
+		}
+		return m.blocked, 200, nil
 	case "GET cordon v1 " + at(path, 3):
 		m, err := f.machine(path[3])
 		if err != nil {
@@ -286,6 +317,52 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 	now := a.MachineAction
 	f.step(a)
 	return now, 200, nil
+}
+
+func (f *fake) breakGlass(r *http.Request, ref string) (any, int, error) {
+	m, err := f.machine(ref)
+	if err != nil {
+		return nil, 0, err
+	}
+	var body struct{ Seconds int }
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		return nil, 0, &refusal{400, "InvalidBody", "The request body cannot be read"}
+	}
+	release := cordon.Release{Machine: cordon.MachineID(m.ID), Generation: m.state.Generation, NotBefore: epoch, Expires: epoch.Add(time.Duration(body.Seconds) * time.Second)}
+	jws, err := seal.Release(release, f.orderKey)
+	if err != nil {
+		return nil, 0, err
+	}
+	code, err := seal.ReleaseCode(jws)
+	return mde.Release{ID: string(release.ID()), Machine: m.ID, Generation: release.Generation, NotBefore: epoch, Expires: release.Expires, Release: jws, Code: code}, 201, err
+}
+
+func (f *fake) changeTrust(r *http.Request) (any, int, error) {
+	if r.Method == "GET" {
+		return map[string]any{"value": f.trust}, 200, nil
+	}
+	var rule mde.TrustRule
+	if err := json.NewDecoder(r.Body).Decode(&rule); err != nil {
+		return nil, 0, &refusal{400, "InvalidBody", "The request body cannot be read"}
+	}
+	if rule.Machine != "" {
+		m, err := f.machine(rule.Machine)
+		if err != nil {
+			return nil, 0, err
+		}
+		rule.Scope, rule.Machine = "machine:"+m.ID, ""
+	}
+	rule.At = epoch
+	i := slices.IndexFunc(f.trust, func(o mde.TrustRule) bool { return o.SHA256 == rule.SHA256 && o.Scope == rule.Scope })
+	switch remove := r.Method == "DELETE"; {
+	case remove != (i >= 0):
+		return map[string]bool{"changed": false}, 200, nil
+	case remove:
+		f.trust = slices.Delete(f.trust, i, i+1)
+	default:
+		f.trust = append(f.trust, rule)
+	}
+	return map[string]bool{"changed": true}, 200, nil
 }
 
 func at(path []string, i int) string {

@@ -18,6 +18,8 @@ type MachinesCmd struct {
 
 	Tag      MachinesTagCmd      `cmd:"" help:"Add and remove tags."`
 	SetValue MachinesSetValueCmd `cmd:"" help:"Say how much a machine matters."`
+	Blocked  MachinesBlockedCmd  `cmd:"" help:"Show what was refused on a machine: how often, which files, and whose they are."`
+	Preview  MachinesPreviewCmd  `cmd:"" help:"Show what a restriction would refuse on a machine: what runs there, or ran in mode audit."`
 }
 
 // MachinesListCmd is "cordon machines list".
@@ -97,6 +99,9 @@ func describeMachine(m mde.Machine, state mde.MachineState) [][]string {
 	rows := [][]string{
 		{"Machine", or(m.ComputerDNSName, "-")},
 		{"Restricted", restricted(o)},
+	}
+	if o.Order == cordon.BreakGlass {
+		rows = append(rows, []string{"Break-glass", "freed at the machine itself, with release " + string(o.Action) + " (generation " + number(o.Generation) + ")"})
 	}
 	if state.Generation > o.Generation {
 		rows = append(rows, []string{"Not confirmed", "order " + number(state.Generation) + " was issued, the machine is at " + number(o.Generation)})

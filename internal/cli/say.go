@@ -10,7 +10,7 @@ package cli
 //   - Progress goes to standard error if that is a terminal, in one line that is
 //     erased at the end.
 //   - What somebody else wrote (names, comments, messages, arguments) goes
-//     through plain.
+//     through cordon.Plain.
 
 import (
 	"context"
@@ -19,13 +19,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf16"
-	"unicode/utf8"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/mde"
@@ -119,25 +117,25 @@ func withHint(ctx context.Context, err error, code int, hint string) error {
 
 // report says an error.
 func (env *Env) report(e *Error) {
-	fmt.Fprintf(env.Stderr, "cordon: %s\n", plain(e.Message))
+	fmt.Fprintf(env.Stderr, "cordon: %s\n", cordon.Plain(e.Message))
 	env.hint(e.Hint)
 }
 
 // note says something that is no failure.
 func (env *Env) note(format string, args ...any) {
-	fmt.Fprintf(env.Stderr, "cordon: %s\n", plain(fmt.Sprintf(format, args...)))
+	fmt.Fprintf(env.Stderr, "cordon: %s\n", cordon.Plain(fmt.Sprintf(format, args...)))
 }
 
 func (env *Env) hint(hint string) {
 	if hint != "" {
-		fmt.Fprintf(env.Stderr, "hint: %s\n", plain(hint))
+		fmt.Fprintf(env.Stderr, "hint: %s\n", cordon.Plain(hint))
 	}
 }
 
 // progress shows a line that the next one, or erase, takes away.
 func (env *Env) progress(format string, args ...any) {
 	if env.Terminal {
-		fmt.Fprintf(env.Stderr, "\r\x1b[K%s", plain(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(env.Stderr, "\r\x1b[K%s", cordon.Plain(fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -170,35 +168,17 @@ func (env *Env) PrintJSON(v any) error {
 	return err
 }
 
-// Table prints rows in columns. Every cell goes through plain.
+// Table prints rows in columns. Every cell goes through [cordon.Plain].
 func (env *Env) Table(rows ...[]string) error {
 	w := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			cells[i] = plain(cell)
+			cells[i] = cordon.Plain(cell)
 		}
 		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	}
 	return w.Flush()
-}
-
-// plain makes text of s that a terminal only shows: whatever is not a visible
-// character or a plain blank is escaped as in Go. A backslash stays one, so
-// this is for reading and not for undoing.
-func plain(s string) string {
-	var b strings.Builder
-	for i, r := range s {
-		switch {
-		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		default:
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
 }
 
 // shorten cuts a text that would break a table.

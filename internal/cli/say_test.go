@@ -60,24 +60,6 @@ func errorCases() []errorCase {
 	}
 }
 
-func FuzzPlain(f *testing.F) {
-	for _, s := range []string{"web-01", "a\x1b[2J", "\u202e", "\xff\xfe", "\u009b31m", "é 日本", "\u2028", "\uFFFD", "a\tb\r\n", "it's"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		p := plain(s)
-		if i := strings.IndexFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
-			t.Errorf("%q became %q", s, p)
-		}
-		if plain(p) != p {
-			t.Errorf("%q changes when it is escaped again", p)
-		}
-		if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == '\uFFFD' }) < 0 && p != s {
-			t.Errorf("%q, which is plain, became %q", s, p)
-		}
-	})
-}
-
 func FuzzPrintJSON(f *testing.F) {
 	f.Add("a\x1b\u009b\u007f<&>\u2028\U000e0001")
 	f.Fuzz(func(t *testing.T, s string) {

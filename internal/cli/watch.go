@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/mde"
 )
 
@@ -69,7 +70,7 @@ func (c *ActionsWatchCmd) tell(env *Env, a mde.MachineAction) error {
 	if c.JSON {
 		return env.PrintJSON(a)
 	}
-	_, err := fmt.Fprintf(env.Stdout, "%s  %s  %-23s  %-10s  %s  %s\n", clock(a.LastUpdateDateTimeUTC), plain(a.ID),
-		plain(a.Type), plain(a.Status), plain(machineOf(a)), plain(shorten(a.RequestorComment)))
+	_, err := fmt.Fprintf(env.Stdout, "%s  %s  %-23s  %-10s  %s  %s\n", clock(a.LastUpdateDateTimeUTC), cordon.Plain(a.ID),
+		cordon.Plain(a.Type), cordon.Plain(a.Status), cordon.Plain(machineOf(a)), cordon.Plain(shorten(a.RequestorComment)))
 	return err
 }

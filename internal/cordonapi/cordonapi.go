@@ -11,6 +11,13 @@
 //	POST /cordon/v1/apps/{app}/grant, revoke [Permissions] to [App]
 //	POST /cordon/v1/apps/{app}/secrets       [NewSecret] to [App] with its secret; DELETE …/secrets/{id}
 //	POST /cordon/v1/apps/{app}/certificates  [NewCertificate] to [App]; DELETE …/certificates/{thumbprint}
+//	POST /cordon/v1/machines/{machine}/break-glass  [ReleaseRequest] → 201 [Release]
+//	GET /cordon/v1/machines/{machine}/blocked  [Findings]: what was refused there
+//	GET /cordon/v1/machines/{machine}/preview  [Preview]: what a restriction would refuse there
+//	GET /cordon/v1/trust                     [TrustList]: what is trusted by SHA-256
+//	POST /cordon/v1/trust                    [TrustRequest] → [TrustAnswer]
+//	DELETE /cordon/v1/trust                  [TrustRequest] → [TrustAnswer]
+//	GET /cordon/v1/releases/{id}             [Evidence] of a release: when it was signed and used
 //
 // It uses the same tokens and permissions as the Defender-compatible API.
 // Errors are JSON: {"error":{"code","message"}}.
@@ -72,6 +79,13 @@ func (a *API) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/order", a.handler(a.order))
 	mux.HandleFunc("GET /cordon/v1/actions/{id}/evidence", a.handler(a.evidence))
 	a.registerApps(mux)
+	mux.HandleFunc("POST /cordon/v1/machines/{machine}/break-glass", a.handler(a.breakGlass))
+	mux.HandleFunc("GET /cordon/v1/machines/{machine}/blocked", a.handler(a.blocked))
+	mux.HandleFunc("GET /cordon/v1/machines/{machine}/preview", a.handler(a.preview))
+	mux.HandleFunc("GET /cordon/v1/trust", a.handler(a.trustList))
+	mux.HandleFunc("POST /cordon/v1/trust", a.handler(a.trustAdd))
+	mux.HandleFunc("DELETE /cordon/v1/trust", a.handler(a.trustRemove))
+	mux.HandleFunc("GET /cordon/v1/releases/{id}", a.handler(a.release))
 }
 
 func (a *API) handler(serve func(http.ResponseWriter, *http.Request, cordon.Caller) error) http.HandlerFunc {
@@ -110,11 +124,16 @@ func (a *API) evidence(w http.ResponseWriter, r *http.Request, c cordon.Caller) 
 	if err != nil {
 		return err
 	}
-	m, err := a.Service.Find(r.Context(), c, cordon.ReadMachines, string(action.Machine))
+	entries, err := a.Service.Evidence(r.Context(), c, action.ID)
 	if err != nil {
 		return err
 	}
-	entries, err := a.Service.Evidence(r.Context(), c, action.ID)
+	return a.proof(w, r, c, action.Machine, entries)
+}
+
+// proof answers with audit entries about machine id and the keys to check them with.
+func (a *API) proof(w http.ResponseWriter, r *http.Request, c cordon.Caller, id cordon.MachineID, entries []cordon.AuditEntry) error {
+	m, err := a.Service.Find(r.Context(), c, cordon.ReadMachines, string(id))
 	if err != nil {
 		return err
 	}

@@ -61,9 +61,10 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.Service = &cordon.Service{
-		Store: w.store, Nudge: func(cordon.MachineID) {}, Now: func() time.Time { return w.now }, TTL: cordon.DefaultTTL,
-		Seal:  func(o cordon.Order) (string, error) { return seal.Order(o, w.orderKey) },
-		NewID: func() string { return "01f7d891-1234-4678-8bcd-abcdefa2edf3" },
+		Store: w.store, Nudge: func(cordon.MachineID) {}, NudgeAll: func() {}, Now: func() time.Time { return w.now }, TTL: cordon.DefaultTTL,
+		Seal:        func(o cordon.Order) (string, error) { return seal.Order(o, w.orderKey) },
+		SealRelease: func(r cordon.Release) (string, error) { return seal.Release(r, w.orderKey) },
+		NewID:       func() string { return "01f7d891-1234-4678-8bcd-abcdefa2edf3" },
 	}
 	jwk, err := seal.MarshalKey(w.orderKey.Public().(ed25519.PublicKey))
 	if err != nil {
@@ -297,5 +298,142 @@ func TestErrors(t *testing.T) {
 	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/cordon/v1/actions/"+string(a.ID)+"/order", nil))
 	if rec.Code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", rec.Code)
+	}
+}
+
+func (w *world) post(path, body string) *http.Response {
+	w.t.Helper()
+	rec := httptest.NewRecorder()
+	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(w.t.Context(), http.MethodPost, path, strings.NewReader(body)))
+	return rec.Result()
+}
+
+func TestBreakGlass(t *testing.T) {
+	w := newWorld(t)
+	w.request(cordon.RestrictCodeExecution)
+	path := "/cordon/v1/machines/web.example.com/break-glass"
+	resp := w.post(path, `{"seconds":86400,"comment":"locked out"}`)
+	var r cordonapi.Release
+	if err := json.Unmarshal([]byte(body(t, resp)), &r); err != nil || resp.StatusCode != http.StatusCreated || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Fatalf("%s, %v", resp.Status, err)
+	}
+	got, err := seal.OpenRelease(r.Release, w.orderKey.Public().(ed25519.PublicKey))
+	if err != nil || got.ID() != r.ID || got.Generation != 1 || got.Machine != w.machine || !got.Expires.Equal(w.now.Add(24*time.Hour)) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if typed, err := seal.ReleaseOfCode(strings.Join(r.Code, "\n"), w.machine); err != nil || typed != r.Release {
+		t.Errorf("the code is another release: %v", err)
+	}
+	var e cordonapi.Evidence
+	if err := json.Unmarshal([]byte(body(t, w.get("/cordon/v1/releases/"+strings.ToUpper(string(r.ID))))), &e); err != nil || len(e.Entries) != 1 || e.Entries[0].Evidence != r.Release {
+		t.Errorf("%+v, %v", e, err)
+	}
+	for name, c := range map[string]struct {
+		path, body string
+		status     int
+	}{
+		"no machine":        {"/cordon/v1/machines/db/break-glass", `{"seconds":3600,"comment":"x"}`, 404},
+		"no reason":         {path, `{"seconds":3600}`, 400},
+		"too long":          {path, `{"seconds":9223372036854775807,"comment":"x"}`, 400},
+		"negative":          {path, `{"seconds":-9223372036854775808,"comment":"x"}`, 400},
+		"no JSON":           {path, `seconds`, 400},
+		"two values":        {path, `{"seconds":3600,"comment":"x"}{}`, 400},
+		"unknown word":      {path, `{"hours":1,"comment":"x"}`, 400},
+		"a fraction":        {path, `{"seconds":3600.5,"comment":"x"}`, 400},
+		"large":             {path, `{"comment":"` + strings.Repeat("x", 70<<10) + `"}`, 400},
+		"responders cannot": {path, `{"seconds":3600,"comment":"x"}`, 403},
+	} {
+		w.caller.Permissions = cordon.AllPermissions()
+		if c.status == 403 {
+			w.caller.Permissions = []cordon.Permission{cordon.MachineReadAll, cordon.MachineRestrict}
+		}
+		before := len(w.store.AuditLog())
+		if resp := w.post(c.path, c.body); resp.StatusCode != c.status || len(w.store.AuditLog()) != before {
+			t.Errorf("%s: %s %s", name, resp.Status, body(t, resp))
+		}
+	}
+	if resp := w.get("/cordon/v1/releases/" + string(w.machine)); resp.StatusCode != 404 {
+		t.Errorf("unknown release: %s", resp.Status)
+	}
+}
+
+func TestBlocked(t *testing.T) {
+	w := newWorld(t)
+	golden(t, "blocked_none.json", w.get("/cordon/v1/machines/web.example.com/blocked"))
+	told := cordon.Findings{Kind: cordon.Blocked, Series: "s", Sequence: 1, Since: w.now, At: w.now.Add(time.Minute), Total: 9, Files: []cordon.Finding{
+		{Path: "/tmp/\x1b]0;x\a\xff", SHA256: strings.Repeat("ab", 32), Reason: "it is not in the trust set", Count: 5, First: w.now, Last: w.now}}}
+	if err := w.Seen(t.Context(), w.machine, told); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "blocked.json", w.get("/cordon/v1/machines/web.example.com/blocked"))
+	if r := w.get("/cordon/v1/machines/db/blocked"); r.StatusCode != 404 {
+		t.Errorf("unknown machine: %s", r.Status)
+	}
+	w.caller.Permissions = []cordon.Permission{cordon.MachineIsolate}
+	if r := w.get("/cordon/v1/machines/web.example.com/blocked"); r.StatusCode != 403 {
+		t.Errorf("without permission: %s", r.Status)
+	}
+}
+
+func TestTrust(t *testing.T) {
+	w := newWorld(t)
+	call := func(method, body string) *http.Response {
+		rec := httptest.NewRecorder()
+		w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), method, "/cordon/v1/trust", strings.NewReader(body)))
+		return rec.Result()
+	}
+	sha := strings.Repeat("ab", 32)
+	good := `{"sha256":"` + sha + `","machine":"web.example.com","comment":"our tool"}`
+	for i, c := range []struct {
+		method, body string
+		status       int
+		want         string
+	}{
+		{"POST", good, 200, `{"changed":true}`},
+		{"POST", good, 200, `{"changed":false}`},
+		{"POST", `{"sha256":"` + strings.ToUpper(sha) + `","scope":"all","comment":"ours"}`, 200, `{"changed":true}`},
+		{"GET", "", 200, `{"value":[{"sha256":"` + sha + `","scope":"all","comment":"ours","actor":"app1","at":"2026-11-21T12:00:00Z"},{"sha256":"` + sha + `","scope":"machine:` + string(w.machine) + `","comment":"our tool","actor":"app1","at":"2026-11-21T12:00:00Z"}]}`},
+		{"DELETE", good, 200, `{"changed":true}`},
+		{"DELETE", good, 200, `{"changed":false}`},
+		{"POST", `{"sha256":"ab","scope":"all","comment":"x"}`, 400, "64 hex digits"},
+		{"POST", `{"sha256":"` + sha + `","comment":"x"}`, 400, "scope and machine"},
+		{"POST", `{"sha256":"` + sha + `","scope":"all","machine":"x","comment":"x"}`, 400, "scope and machine"},
+		{"POST", `{"sha256":"` + sha + `","scope":"everybody","comment":"x"}`, 400, "everybody"},
+		{"POST", `{"sha256":"` + sha + `","scope":"all"}`, 400, "comment"},
+		{"POST", `{"sha256":"` + sha + `","machine":"db","comment":"x"}`, 404, "db"},
+		{"PUT", good, 405, ""},
+	} {
+		if r := call(c.method, c.body); r.StatusCode != c.status {
+			t.Errorf("%d: %s", i, r.Status)
+		} else if got := body(t, r); !strings.Contains(got, c.want) {
+			t.Errorf("%d: %s", i, got)
+		}
+	}
+	w.caller.Permissions = []cordon.Permission{cordon.MachineReadAll, cordon.MachineRestrict}
+	if r := call("POST", good); r.StatusCode != 403 {
+		t.Errorf("responders may: %s", r.Status)
+	}
+	if r := call("GET", ""); r.StatusCode != 200 {
+		t.Errorf("readers may not: %s", r.Status)
+	}
+}
+
+func TestPreview(t *testing.T) {
+	w := newWorld(t)
+	for _, s := range []cordon.Findings{
+		{Kind: cordon.Running, Series: "s", Sequence: 1, Since: w.now, At: w.now, Total: 2, Files: []cordon.Finding{{Path: "/srv/tool", SHA256: strings.Repeat("ab", 32), Count: 2, First: w.now, Last: w.now}}},
+		{Kind: cordon.Audited, Series: "s", Sequence: 1, Since: w.now, At: w.now, Total: 9},
+	} {
+		if err := w.Seen(t.Context(), w.machine, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden(t, "preview.json", w.get("/cordon/v1/machines/web.example.com/preview"))
+	if r := w.get("/cordon/v1/machines/db/preview"); r.StatusCode != 404 {
+		t.Errorf("unknown machine: %s", r.Status)
+	}
+	w.caller.Permissions = []cordon.Permission{cordon.MachineIsolate}
+	if r := w.get("/cordon/v1/machines/web.example.com/preview"); r.StatusCode != 403 {
+		t.Errorf("without permission: %s", r.Status)
 	}
 }

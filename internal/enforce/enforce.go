@@ -64,6 +64,8 @@ type Refusal struct {
 	PID    int32  // of who tried
 	Mode   cordon.Mode
 	Reason string
+	Digest cordon.Digest // of the content, soon after; zero: not known
+	Count  uint64        // executions of the file that this sample stands for; 0 counts as one
 }
 
 // Description says what an enforcer is, for people.
@@ -71,6 +73,9 @@ type Description struct {
 	Name   string
 	Scope  Scope
 	Limits []string // what it cannot stop, a sentence each
+	// Mappings: executable mappings of files (libraries) are judged too, not only
+	// executions.
+	Mappings bool
 }
 
 // Scope is where an enforcer judges: the whole machine, or one mount.

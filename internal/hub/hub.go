@@ -8,6 +8,8 @@
 package hub
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,6 +82,16 @@ func (h *Hub) Nudge(m cordon.MachineID) {
 	c := h.members[m]
 	h.mu.Unlock()
 	if c != nil {
+		c.nudge()
+	}
+}
+
+// NudgeAll wakes all connections. It never blocks.
+func (h *Hub) NudgeAll() {
+	h.mu.Lock()
+	members := slices.Collect(maps.Values(h.members))
+	h.mu.Unlock()
+	for _, c := range members {
 		c.nudge()
 	}
 }

@@ -237,3 +237,15 @@ func TestHubIsAMap(t *testing.T) {
 		})
 	})
 }
+
+func TestNudgeAll(t *testing.T) {
+	var h Hub
+	woken := make(chan cordon.MachineID, 2)
+	for _, m := range []cordon.MachineID{"a", "b"} {
+		h.Join(m, func() { woken <- m }, func() {}, time.Time{})
+	}
+	h.NudgeAll()
+	if a, b := <-woken, <-woken; a == b {
+		t.Errorf("woke %s twice", a)
+	}
+}

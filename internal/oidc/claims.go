@@ -171,13 +171,16 @@ var delegated = map[string]cordon.Permission{
 }
 
 // named are the permissions that a role or scope gives by its name alone: all of
-// Defender's. Who may manage this server's own applications is said in its
-// configuration, not by whoever names roles at the issuer.
+// Defender's. Who may administer this server is said in its configuration, not by
+// whoever names roles at the issuer.
 var named = func() map[cordon.Permission]bool {
 	names := make(map[cordon.Permission]bool)
 	for _, p := range cordon.AllPermissions() {
-		names[p] = p != cordon.ApplicationReadAll && p != cordon.ApplicationReadWriteAll
+		names[p] = true
 	}
+	delete(names, cordon.ApplicationReadAll)
+	delete(names, cordon.ApplicationReadWriteAll)
+	delete(names, cordon.Administer)
 	return names
 }()
 

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -44,6 +45,12 @@ type Config struct {
 	// Follow calls each with every new trust set, or with the error that kept
 	// one from being built, until ctx ends.
 	Follow func(ctx context.Context, each func(*cordon.TrustSet, error)) error
+	// Idle is the mode of a machine that is not restricted: off, or audit, which
+	// counts what would be refused. Empty: off.
+	Idle cordon.Mode
+	// Seen is told every sample of what was refused, and reports whether its file
+	// is new to it; nil: everything is.
+	Seen   func(enforce.Refusal) (isNew bool)
 	BootID string
 	Log    *slog.Logger
 }
@@ -54,8 +61,10 @@ type Protection struct {
 	cfg   Config
 	ready chan struct{} // closed when there is a first set, or it is known that there will be none soon
 
-	mu      sync.Mutex // orders switches and new sets
-	set     *cordon.TrustSet
+	mu      sync.Mutex          // orders switches and new sets
+	base    *cordon.TrustSet    // the machine's own; nil: there is none yet
+	extra   []cordon.TrustEntry // what the server has it trust besides
+	set     *cordon.TrustSet    // both, and Cordon's own
 	checked survivalCheck
 	built   error // why there is no newer set
 	once    sync.Once
@@ -80,8 +89,8 @@ func New(cfg Config) *Protection {
 	p := &Protection{cfg: cfg, ready: make(chan struct{})}
 	d := cfg.Enforcer.Describe()
 	p.observed.Store(&cordon.Observed{Mode: cordon.ModeOff, InForce: true, Enforcer: d.Name, Scope: d.Scope.String(), Limits: d.Limits, BootID: cfg.BootID})
-	if set := cfg.Last(); set != nil {
-		p.adopt(set.With(cfg.Own...))
+	if p.base = cfg.Last(); p.base != nil {
+		p.adopt(p.compose(p.base))
 	}
 	return p
 }
@@ -147,7 +156,32 @@ func (p *Protection) Switch(ctx context.Context, mode cordon.Mode) error {
 		return err
 	}
 	p.note(func(o *cordon.Observed) { o.Mode, o.InForce, o.Problem = mode, true, "" })
+	if mode == cordon.ModeOff {
+		p.audit(ctx)
+	}
 	return nil
+}
+
+// audit counts what would be refused, where that is wished, on a machine that is
+// in mode off. That it cannot is no reason to fail: nothing is less free for it.
+// It is called with mu held.
+func (p *Protection) audit(ctx context.Context) {
+	if p.cfg.Idle != cordon.ModeAudit || p.set == nil || p.cfg.Test == nil {
+		return
+	}
+	if err := p.put(cordon.ModeAudit, p.set); err != nil {
+		p.cfg.Log.WarnContext(ctx, "what a restriction would refuse is not counted", "err", errors.Join(err, p.put(cordon.ModeOff, p.set)))
+		return
+	}
+	p.note(func(o *cordon.Observed) { o.Mode = cordon.ModeAudit })
+}
+
+// Set returns the trust set that is in force, or would be under a restriction;
+// nil: there is none yet.
+func (p *Protection) Set() *cordon.TrustSet {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.set
 }
 
 // put is called with mu held.
@@ -197,30 +231,63 @@ func (p *Protection) renew(ctx context.Context, set *cordon.TrustSet, err error)
 		p.once.Do(func() { close(p.ready) })
 		return
 	}
-	set = set.With(p.cfg.Own...)
+	if p.load(ctx, p.compose(set)) == nil {
+		p.base = set
+	}
+}
+
+// compose is called with mu held, or before anybody else has the protection.
+func (p *Protection) compose(base *cordon.TrustSet) *cordon.TrustSet {
+	return base.With(slices.Concat(p.cfg.Own, p.extra)...)
+}
+
+// Trust has entries trusted besides the machine's own set; see package agent's
+// Enforcement. The new set replaces the one in force as a whole.
+func (p *Protection) Trust(ctx context.Context, entries []cordon.TrustEntry) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if slices.Equal(entries, p.extra) {
+		return nil
+	}
+	p.extra = slices.Clone(entries)
+	if p.base == nil {
+		return nil // they are in the first set
+	}
+	return p.load(ctx, p.compose(p.base))
+}
+
+// load puts a set in the place of the one before, if it passes the same checks.
+// It is called with mu held.
+func (p *Protection) load(ctx context.Context, set *cordon.TrustSet) error {
+	keep := func(err error) error {
+		p.cfg.Log.ErrorContext(ctx, "new trust set not loaded, the one before stays", "err", err)
+		p.problem("the new trust set was not loaded: " + err.Error())
+		return err
+	}
 	mode := p.observed.Load().Mode
-	if mode != cordon.ModeOff {
+	if mode == cordon.ModeEnforce {
 		if err := p.survives(ctx, set); err != nil {
-			p.cfg.Log.ErrorContext(ctx, "new trust set not loaded, the one before stays", "err", err)
-			p.problem("the new trust set was not loaded: " + err.Error())
-			return
+			return keep(err)
 		}
+	}
+	if mode != cordon.ModeOff {
 		if err := p.put(mode, set); err != nil {
-			p.cfg.Log.ErrorContext(ctx, "new trust set not loaded, the one before stays", "err", err)
-			err = errors.Join(err, p.put(mode, p.set))
-			p.problem("the new trust set was not loaded: " + err.Error())
-			return
+			return keep(errors.Join(err, p.put(mode, p.set)))
 		}
 	}
 	p.adopt(set)
 	p.problem("")
-	if mode == cordon.ModeOff && p.cfg.Test != nil {
+	if mode == cordon.ModeOff {
+		p.audit(ctx)
+	}
+	if mode != cordon.ModeEnforce && p.cfg.Test != nil {
 		// Done ahead, so that a restriction need not wait for it.
 		if err := p.survives(ctx, set); err != nil {
 			p.cfg.Log.WarnContext(ctx, "a restriction would be refused now", "err", err)
 		}
 	}
 	p.cfg.Log.InfoContext(ctx, "trust set loaded", "programs", set.Len(), "version", set.Version().String()[:16])
+	return nil
 }
 
 // problem notes a trouble that does not end what is in force, "" for none. It is
@@ -266,9 +333,13 @@ func (p *Protection) recheck(ctx context.Context) {
 	}
 }
 
-// tell logs samples of what was refused. Paths are chosen by whoever made the
-// files; slog quotes them.
+// maxLogged is how many refused files a minute the log names; Seen is told all.
+const maxLogged = 60
+
+// tell passes on samples of what was refused, and logs files that are new. Paths
+// are chosen by whoever made the files; slog quotes them.
 func (p *Protection) tell(ctx context.Context) {
+	logged, since := 0, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -276,6 +347,16 @@ func (p *Protection) tell(ctx context.Context) {
 		case r, ok := <-p.cfg.Enforcer.Refusals():
 			if !ok {
 				return
+			}
+			r.Count = max(r.Count, 1)
+			if p.cfg.Seen != nil && !p.cfg.Seen(r) {
+				continue
+			}
+			if time.Since(since) > time.Minute {
+				logged, since = 0, time.Now()
+			}
+			if logged++; logged > maxLogged {
+				continue
 			}
 			p.cfg.Log.WarnContext(ctx, "program refused", "path", r.Path, "pid", r.PID, "mode", r.Mode, "reason", r.Reason)
 		}

@@ -27,12 +27,17 @@ const (
 	TypeReport = "cordon-report+jws"
 	TypeTime   = "cordon-time+jws"
 	TypeProof  = "cordon-proof+jws"
+	TypePolicy = "cordon-policy+jws"
 )
 
 // MaxSize is the longest compact JWS that is looked at, in bytes. The largest
 // honest one is an order with a comment of [cordon.MaxComment] characters of
 // four bytes, each escaped in JSON.
 const MaxSize = 96 << 10
+
+// MaxPolicySize is the longest signed policy that is looked at, in bytes: one
+// with all rules for all machines and for one.
+const MaxPolicySize = 256 << 10
 
 // Time is the server's word on what time it is, for one machine and in answer
 // to one nonce, so that an old one cannot be played to it again.
@@ -70,6 +75,17 @@ func SignProof(p Proof, key ed25519.PrivateKey) (string, error) { return sign(Ty
 // error is of kind Unauthenticated with CodeUnverifiedEvidence.
 func OpenOrder(jws string, key ed25519.PublicKey) (o cordon.Order, err error) {
 	return o, open(TypeOrder, jws, key, &o)
+}
+
+// Policy signs a trust policy with the server's order key.
+func Policy(p cordon.TrustPolicy, key ed25519.PrivateKey) (string, error) {
+	return sign(TypePolicy, p, key)
+}
+
+// OpenPolicy returns the policy in jws if the server's order key signed it;
+// errors as [OpenOrder].
+func OpenPolicy(jws string, key ed25519.PublicKey) (p cordon.TrustPolicy, err error) {
+	return p, open(TypePolicy, jws, key, &p)
 }
 
 // OpenReport returns the report in jws if key signed it; errors as [OpenOrder].
@@ -150,8 +166,12 @@ func refuse(why string) error {
 }
 
 func parse(typ, jws string) (*jose.JSONWebSignature, error) {
-	if len(jws) > MaxSize {
-		return nil, refuse(fmt.Sprintf("it is longer than %d bytes", MaxSize))
+	most := MaxSize
+	if typ == TypePolicy {
+		most = MaxPolicySize
+	}
+	if len(jws) > most {
+		return nil, refuse(fmt.Sprintf("it is longer than %d bytes", most))
 	}
 	parsed, err := jose.ParseSignedCompact(strings.TrimSpace(jws), []jose.SignatureAlgorithm{jose.EdDSA})
 	if err != nil {

@@ -44,6 +44,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -112,6 +113,28 @@ func (b *Builder) Last() *cordon.TrustSet {
 		return nil
 	}
 	return cordon.NewTrustSet(c.entries, c.known())
+}
+
+// Owner returns the origin of the package that brought a program at this path,
+// whatever its content is now; "" if there is none, or while a set is being built.
+func (b *Builder) Owner(path string) string {
+	if !b.mu.TryLock() {
+		return ""
+	}
+	defer b.mu.Unlock()
+	// Where /bin is a link to /usr/bin, packages may still name the former.
+	short, merged := strings.CutPrefix(path, "/usr")
+	for _, p := range b.order {
+		if p.source != sourceDpkg && p.source != sourceRpm {
+			continue
+		}
+		for i := range p.files {
+			if f := p.files[i].path; f == path || merged && f == short {
+				return p.origin
+			}
+		}
+	}
+	return ""
 }
 
 // Build builds the set. The first build of a Builder looks at every file of

@@ -44,6 +44,8 @@ const Scheme = "Cordon"
 const (
 	MaxMessage  = 1 << 20          // bytes of one message in either direction
 	MaxReports  = 64               // reports in one message
+	MaxKinds    = 8                // kinds of findings in one message
+	TellEvery   = 10 * time.Second // how often an agent tells new findings
 	PingEvery   = 30 * time.Second // the agent pings; proxies cut idle connections at about 60 s
 	MaxWait     = 55 * time.Second // longest long poll
 	ProofWindow = 2 * time.Minute  // how far a proof's time may be from the server's
@@ -68,12 +70,13 @@ type EnrollResponse struct {
 
 // FromAgent is what a machine says. All members are optional but Observed.
 type FromAgent struct {
-	Capability int              `json:"capability"`
-	Nonce      string           `json:"nonce,omitempty"` // asks for the server's signed time
-	Facts      *cordon.Facts    `json:"facts,omitempty"` // at the start of a connection and when they change
-	Observed   *cordon.Observed `json:"observed,omitempty"`
-	Reports    []string         `json:"reports,omitempty"` // signed, oldest first
-	WaitMS     int              `json:"waitMs,omitempty"`  // sync only: hold the answer until there is an order, at most this long
+	Capability int               `json:"capability"`
+	Nonce      string            `json:"nonce,omitempty"` // asks for the server's signed time
+	Facts      *cordon.Facts     `json:"facts,omitempty"` // at the start of a connection and when they change
+	Observed   *cordon.Observed  `json:"observed,omitempty"`
+	Reports    []string          `json:"reports,omitempty"`  // signed, oldest first
+	Findings   []cordon.Findings `json:"findings,omitempty"` // what is new of files that are not trusted, each kind at most once
+	WaitMS     int               `json:"waitMs,omitempty"`   // sync only: hold the answer until there is an order, at most this long
 }
 
 // FromServer is what the server says.
@@ -82,7 +85,16 @@ type FromServer struct {
 	Time       string            `json:"time,omitempty"`    // signed, in answer to a nonce
 	Orders     []string          `json:"orders,omitempty"`  // signed, in the order of their generations
 	Settled    []cordon.ActionID `json:"settled,omitempty"` // reports on these were taken in; need not be sent again
+	Policy     string            `json:"policy,omitempty"`  // signed, if the machine is to have another one than it said
+	Told       []Told            `json:"told,omitempty"`    // these findings were taken in
 	Now        time.Time         `json:"now"`               // unsigned: good enough to date a proof, for nothing else
+}
+
+// Told names findings; see [cordon.Findings].
+type Told struct {
+	Kind     cordon.FindingKind `json:"kind"`
+	Series   string             `json:"series"`
+	Sequence uint64             `json:"sequence"`
 }
 
 // Problem is the body of every error answer.

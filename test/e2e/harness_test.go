@@ -100,6 +100,7 @@ type world struct {
 	ttl              time.Duration
 	limited          bool   // the server has its default limits
 	extra            string // more of its configuration
+	audit            bool   // the agent counts what would be refused
 	profile          profile
 	client           *http.Client
 	token            string
@@ -270,8 +271,12 @@ func (w *world) agentDir() string { return filepath.Join(w.dir, "agent") }
 
 func (w *world) startAgent() {
 	w.Helper()
-	w.agent = w.start("agent", "agent", "--server", w.profile.URL, "--ca-file", w.profile.CAFile, "--enrollment-token", w.profile.EnrollmentToken,
-		"--data-dir", w.agentDir(), "--scope", "mount:"+w.scope, "--enforcer", "fanotify", "--rules", filepath.Join(w.dir, "trust.rules"))
+	args := []string{"agent", "--server", w.profile.URL, "--ca-file", w.profile.CAFile, "--enrollment-token", w.profile.EnrollmentToken,
+		"--data-dir", w.agentDir(), "--scope", "mount:" + w.scope, "--enforcer", "fanotify", "--rules", filepath.Join(w.dir, "trust.rules")}
+	if w.audit {
+		args = append(args, "--audit")
+	}
+	w.agent = w.start("agent", args...)
 }
 
 // theMachine waits until the agent has enrolled.

@@ -28,12 +28,9 @@ package fanotify
 import (
 	"errors"
 	"log/slog"
-	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,9 +71,10 @@ type Enforcer struct {
 	apply    sync.Mutex // one Apply at a time
 	watching bool       // guarded by apply
 
-	jobs      chan job             // to the hashers
-	learned   chan lesson          // from the hashers
-	sightings chan sighting        // to the namer
+	jobs      chan job      // to the hashers
+	learned   chan lesson   // from the hashers
+	sightings chan sighting // to the namer
+	spots     spots
 	refusals  chan enforce.Refusal // from the namer
 
 	stop      int // eventfd; readable once Close was called
@@ -101,7 +99,7 @@ type lesson struct {
 // sighting is a refused execution whose file is still open, to be named.
 type sighting struct {
 	fd, pid int32
-	mode    cordon.Mode
+	spot    spot
 	reason  string
 }
 
@@ -130,7 +128,7 @@ func open(scope enforce.Scope, log *slog.Logger, hashers, maxJobs int) (*Enforce
 	e := &Enforcer{
 		scope: scope, log: log, group: g, stop: stop,
 		jobs: make(chan job, maxJobs), learned: make(chan lesson, maxJobs),
-		sightings: make(chan sighting, maxSightings), refusals: make(chan enforce.Refusal, maxSightings),
+		sightings: make(chan sighting, maxSightings), spots: spots{waiting: make(map[spot]uint64, maxSightings)}, refusals: make(chan enforce.Refusal, maxSightings),
 	}
 	e.policy.Store(&policy{mode: cordon.ModeOff, set: cordon.NewTrustSet(nil, nil)})
 	e.traits.Store(&map[uint64]trait{})
@@ -230,22 +228,6 @@ func (e *Enforcer) Close() error {
 		err = errors.Join(unix.Close(e.stop), unix.Close(e.group.fd))
 	})
 	return err
-}
-
-// name tells what was refused, after the answer: only now may a path be looked up.
-func (e *Enforcer) name() {
-	for s := range e.sightings {
-		path, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(int(s.fd)))
-		closeFD(s.fd)
-		if err != nil {
-			path = "?"
-		}
-		select {
-		case e.refusals <- enforce.Refusal{At: time.Now(), Path: path, PID: s.pid, Mode: s.mode, Reason: s.reason}:
-		default: // nobody listens; the counters have it
-		}
-	}
-	close(e.refusals)
 }
 
 // respond answers until Close.

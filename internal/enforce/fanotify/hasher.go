@@ -46,11 +46,11 @@ func (h *hasher) serve(j job) {
 	case p.mode == cordon.ModeOff:
 		h.allow(j.fd)
 	case errors.Is(err, errChanged):
-		h.refuse(p, j.fd, j.pid, "it was changed while it was examined", true, &h.answer)
+		h.refuse(p, j.fd, j.pid, j.id, "it was changed while it was examined", true, &h.answer)
 	case err != nil:
-		h.refuse(p, j.fd, j.pid, "it cannot be read", true, &h.answer)
+		h.refuse(p, j.fd, j.pid, j.id, "it cannot be read", true, &h.answer)
 	case !p.set.Contains(digest):
-		h.refuse(p, j.fd, j.pid, "it is not in the trust set", false, &h.answer)
+		h.refuse(p, j.fd, j.pid, j.id, "it is not in the trust set", false, &h.answer)
 	default:
 		if fileid.Settled(j.id, time.Now()) {
 			select {

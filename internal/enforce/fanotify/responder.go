@@ -128,25 +128,25 @@ func (r *responder) judge(fd, pid int32) {
 	r.judged.Add(1)
 	id, ok := identify(int(fd), &r.statx)
 	if !ok {
-		r.refuse(p, fd, pid, "it cannot be examined", true, &r.answer)
+		r.refuse(p, fd, pid, id, "it cannot be examined", true, &r.answer)
 		return
 	}
 	switch verdict, reason := rule(p, id, (*r.traits.Load())[id.Dev], r.cache); verdict {
 	case allow:
 		if written(int(fd)) {
-			r.refuse(p, fd, pid, "somebody has it open for writing", false, &r.answer)
+			r.refuse(p, fd, pid, id, "somebody has it open for writing", false, &r.answer)
 			return
 		}
 		r.spare(p, int(fd), id, &r.statx)
 		r.reply(fd, unix.FAN_ALLOW)
 		closeFD(fd)
 	case refuse:
-		r.refuse(p, fd, pid, reason, false, &r.answer)
+		r.refuse(p, fd, pid, id, reason, false, &r.answer)
 	default:
 		select {
 		case r.jobs <- job{fd, pid, id}:
 		default:
-			r.refuse(p, fd, pid, "too many programs are being examined at once", true, &r.answer)
+			r.refuse(p, fd, pid, id, "too many programs are being examined at once", true, &r.answer)
 		}
 	}
 }
@@ -170,7 +170,7 @@ func (e *Enforcer) spare(p *policy, fd int, id cordon.FileID, st *unix.Statx_t) 
 
 // refuse answers, counts, and hands the file to the namer. failure says that
 // the file could not be judged.
-func (e *Enforcer) refuse(p *policy, fd, pid int32, reason string, failure bool, buf *unix.FanotifyResponse) {
+func (e *Enforcer) refuse(p *policy, fd, pid int32, id cordon.FileID, reason string, failure bool, buf *unix.FanotifyResponse) {
 	verdict := uint32(unix.FAN_DENY)
 	count := &e.refused
 	if p.mode == cordon.ModeAudit {
@@ -183,9 +183,7 @@ func (e *Enforcer) refuse(p *policy, fd, pid int32, reason string, failure bool,
 	if failure {
 		e.failed.Add(1)
 	}
-	select {
-	case e.sightings <- sighting{fd, pid, p.mode, reason}:
-	default:
+	if !e.spots.add(e.sightings, sighting{fd, pid, spot{id, p.mode}, reason}) {
 		closeFD(fd)
 	}
 }

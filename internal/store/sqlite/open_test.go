@@ -440,7 +440,7 @@ func TestMigrateCredentials(t *testing.T) {
 	if err != nil || len(all) != 3 {
 		t.Fatalf("%+v, %v", all, err)
 	}
-	for i, want := range [][]cordon.Permission{{cordon.MachineReadAll, cordon.ApplicationReadAll, cordon.ApplicationReadWriteAll}, {cordon.MachineScan}, {}} {
+	for i, want := range [][]cordon.Permission{{cordon.MachineReadAll, cordon.ApplicationReadAll, cordon.ApplicationReadWriteAll, cordon.Administer}, {cordon.MachineScan}, {}} {
 		a := all[i]
 		if known, live := a.CheckSecret("secret", storetest.Noon); !known || !live || a.Secrets[0].Created.IsZero() || a.Secrets[0].Expires != nil {
 			t.Errorf("secrets %+v", a.Secrets)

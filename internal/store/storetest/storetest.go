@@ -58,6 +58,8 @@ func Run(t *testing.T, open Open) {
 		{"ChangeLabels", testLabels},
 		{"MachinesByAddress", testAddresses},
 		{"AddressesRandom", testAddressesRandom},
+		{"Findings", testFindings},
+		{"Trust", testTrust},
 		{"Audit", testAudit},
 		{"Applications", testApplications},
 		{"ChangeApplication", testChangeApplication},

@@ -40,6 +40,14 @@ type Store struct {
 	audit    []cordon.AuditEntry
 	apps     map[string]cordon.Application
 	settings map[string][]byte
+	told     map[teller]cordon.Findings
+	rules    []cordon.TrustRule
+	revision uint64
+}
+
+type teller struct {
+	machine cordon.MachineID
+	kind    cordon.FindingKind
 }
 
 var _ cordon.Store = (*Store)(nil)
@@ -318,6 +326,76 @@ func (s *Store) TouchMachines(_ context.Context, seen map[cordon.MachineID]time.
 		}
 		return nil
 	})
+}
+
+// PutFindings implements [cordon.Store].
+func (s *Store) PutFindings(_ context.Context, m cordon.MachineID, told cordon.Findings) error {
+	return s.change("PutFindings", func() error {
+		if _, ok := s.machines[m]; !ok {
+			return cordon.Errorf(cordon.NotFound, "", "Machine %s was not found", m)
+		}
+		if s.told == nil {
+			s.told = make(map[teller]cordon.Findings)
+		}
+		k := teller{m, told.Kind}
+		if before, ok := s.told[k]; !ok || told.Newer(before) {
+			told.Files = slices.Clone(told.Files)
+			s.told[k] = told
+		}
+		return nil
+	})
+}
+
+// Findings implements [cordon.Store].
+func (s *Store) Findings(_ context.Context, m cordon.MachineID, kind cordon.FindingKind) (cordon.Findings, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	told, ok := s.told[teller{m, kind}]
+	if !ok {
+		return told, cordon.Errorf(cordon.NotFound, "", "Machine %s has told nothing of this kind", m)
+	}
+	told.Files = slices.Clone(told.Files)
+	return told, nil
+}
+
+// ChangeTrust implements [cordon.Store].
+func (s *Store) ChangeTrust(_ context.Context, r cordon.TrustRule, remove bool, entry cordon.AuditEntry) (changed bool, err error) {
+	err = s.change("ChangeTrust", func() error {
+		i := slices.IndexFunc(s.rules, func(o cordon.TrustRule) bool { return o.Scope == r.Scope && o.Digest == r.Digest })
+		if i >= 0 != remove {
+			return nil
+		}
+		n := 0
+		for _, o := range s.rules {
+			if o.Scope == r.Scope {
+				n++
+			}
+		}
+		switch {
+		case remove:
+			s.rules = slices.Delete(s.rules, i, i+1)
+		case n >= cordon.MaxTrustRules:
+			return cordon.Errorf(cordon.Conflict, "", "There are %d rules for %s already, which is the most", n, r.Scope)
+		default:
+			s.rules = append(s.rules, r)
+		}
+		changed = true
+		s.revision++
+		s.log(entry)
+		return nil
+	})
+	return changed && err == nil, err
+}
+
+// TrustRules implements [cordon.Store].
+func (s *Store) TrustRules(_ context.Context, scopes ...cordon.TrustScope) ([]cordon.TrustRule, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rules := slices.DeleteFunc(slices.Clone(s.rules), func(r cordon.TrustRule) bool { return len(scopes) > 0 && !slices.Contains(scopes, r.Scope) })
+	slices.SortFunc(rules, func(a, b cordon.TrustRule) int {
+		return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Digest.String(), b.Digest.String()))
+	})
+	return rules, s.revision, nil
 }
 
 // Audit implements [cordon.Store].

@@ -62,6 +62,15 @@ CREATE INDEX audit_action ON audit (action) WHERE action IS NOT NULL;
 
 CREATE INDEX audit_action_id ON audit (action_id) WHERE action_id IS NOT NULL;
 
+CREATE TABLE findings (
+    machine  BLOB    NOT NULL REFERENCES machines (id),
+    kind     TEXT    NOT NULL,
+    series   TEXT    NOT NULL,
+    sequence INTEGER NOT NULL,
+    document TEXT    NOT NULL, -- JSON
+    PRIMARY KEY (machine, kind)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE machine_addresses (
     machine    BLOB    NOT NULL REFERENCES machines (id),
     address    TEXT    NOT NULL,
@@ -109,5 +118,19 @@ CREATE INDEX machines_name ON machines (lower(dns_name));
 CREATE TABLE settings (
     name  TEXT NOT NULL PRIMARY KEY,
     value BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE trust (
+    scope   TEXT    NOT NULL,
+    digest  BLOB    NOT NULL CHECK (length(digest) = 32),
+    comment TEXT    NOT NULL,
+    actor   TEXT    NOT NULL,
+    at      INTEGER NOT NULL,
+    PRIMARY KEY (scope, digest)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE trust_revision (
+    only     INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
+    revision INTEGER NOT NULL
 ) STRICT;
 

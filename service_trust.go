@@ -1,0 +1,69 @@
+package cordon
+
+import (
+	"context"
+	"fmt"
+)
+
+// Trust makes a rule, whose actor and time are filled in here, or takes it back.
+// It reports whether that changed anything. The machines that it concerns learn
+// of it at once if they are connected, else at their next contact.
+func (s *Service) Trust(ctx context.Context, c Caller, r TrustRule, remove bool) (changed bool, err error) {
+	if err := c.Authorize(ChangeTrust); err != nil {
+		return false, err
+	}
+	if err := checkComment(r.Comment); err != nil {
+		return false, err
+	}
+	if r.Comment == "" && !remove {
+		return false, Errorf(Invalid, CodeMissingParameter, "Parameter comment is missing.")
+	}
+	r.Actor, r.At = c.ID, s.now()
+	entry := AuditEntry{At: r.At, Kind: AuditTrust, Actor: c.ID, Detail: fmt.Sprintf("trust %s for %s: %s", r.Digest, r.Scope, r.Comment)}
+	if remove {
+		entry.Detail = fmt.Sprintf("trust %s for %s no more: %s", r.Digest, r.Scope, r.Comment)
+	}
+	var one MachineID
+	if r.Scope != TrustAll {
+		if _, err := fmt.Sscanf(string(r.Scope), "machine:%40s", &one); err != nil || TrustMachine(one) != r.Scope {
+			return false, Errorf(Invalid, CodeInvalidInput, "The scope %q is neither all nor a machine's", Plain(string(r.Scope)))
+		}
+		entry.Machine = one
+	}
+	if changed, err = s.Store.ChangeTrust(ctx, r, remove, entry); err != nil || !changed {
+		return false, err
+	}
+	if one != "" {
+		s.Nudge(one)
+	} else {
+		s.NudgeAll()
+	}
+	return true, nil
+}
+
+// TrustRules lists all rules.
+func (s *Service) TrustRules(ctx context.Context, c Caller) ([]TrustRule, error) {
+	if err := c.Authorize(ReadMachines); err != nil {
+		return nil, err
+	}
+	rules, _, err := s.Store.TrustRules(ctx)
+	return rules, err
+}
+
+// Policy returns the signed policy that machine m is to get now, which says that
+// it has one already; "" if that is what it should have.
+func (s *Service) Policy(ctx context.Context, m MachineID, has PolicyState) (string, error) {
+	rules, revision, err := s.Store.TrustRules(ctx, TrustAll, TrustMachine(m))
+	if err != nil {
+		return "", err
+	}
+	p, due, err := NextPolicy(m, rules, revision, has, s.now())
+	if err != nil || !due {
+		return "", err
+	}
+	jws, err := s.SealPolicy(p)
+	if err != nil {
+		return "", fmt.Errorf("sign policy: %w", err)
+	}
+	return jws, nil
+}
