@@ -2,7 +2,7 @@
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: build demo test bench lint deps packages
+.PHONY: build demo test bench lint deps packages bpf
 
 build: bin/cordon
 
@@ -42,3 +42,11 @@ lint:
 
 bench: build
 	$(GO) run ./test/bench bin/cordon
+
+# The programs for the kernel are committed compiled, so that building needs Go
+# alone. A test compares them with their source, and where this compiler is, byte by byte.
+BPF := internal/enforce/bpflsm
+bpf:
+	cd $(BPF)/bpf && clang-19 -target bpfel -mcpu=v3 -O2 -g -Wall -Werror -fdebug-compilation-dir=. -c cordon.bpf.c -o ../cordon.bpf.o
+	llvm-strip-19 -g $(BPF)/cordon.bpf.o
+	cd $(BPF) && sha256sum bpf/cordon.bpf.c bpf/kernel.h cordon.bpf.o > cordon.bpf.sum

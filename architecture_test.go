@@ -56,6 +56,7 @@ var allowed = map[string]map[string]string{
 		"mde":           "the verbs are callers of the public client",
 	},
 	"internal/cordonapi":        {"internal/seal": "keys on the wire"},
+	"internal/enforce/bpflsm":   {"internal/enforce": "it is one of its enforcers"},
 	"internal/enforce/fanotify": {"internal/enforce": "it is one of its enforcers", "internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
 	"internal/mdeapi":           {"internal/odata": "the parser is a part of this edge"},
 	"internal/preview":          {"internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
@@ -109,10 +110,22 @@ var forbidden = []struct{ in, imports, reason string }{
 	{"internal/protect", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/telemetry", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/trust", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/enforce/bpflsm", "os/exec", "the guardian starts programs: see package enforce"},
 	{"internal/store", "net/http", "status codes belong to the edges"},
 	{"internal/ratelimit", "net/http", "status codes belong to the edges"},
 	{"internal/hub", "net/http", "status codes belong to the edges"},
 	{"mde", "github.com/", "the public client needs the standard library only"},
+}
+
+// The kernel is spoken to about BPF in one place.
+func TestOnlyOneSpeaksBPF(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, imp := range p.Imports {
+			if strings.HasPrefix(imp, "github.com/cilium/ebpf") && p.ImportPath != module+"/internal/enforce/bpflsm" {
+				t.Errorf("%s imports %s, which is internal/enforce/bpflsm's alone", p.ImportPath, imp)
+			}
+		}
+	}
 }
 
 // testOnly are packages that no program contains.

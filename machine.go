@@ -101,7 +101,7 @@ type Observed struct {
 	Order    OrderType   `json:"order,omitempty"`
 	Mode     Mode        `json:"mode"`             // what was asked of the enforcer
 	InForce  bool        `json:"inForce"`          // the self-test saw that the mode really holds
-	Enforcer string      `json:"enforcer"`         // fanotify, none
+	Enforcer string      `json:"enforcer"`         // bpf, fanotify, none
 	Scope    string      `json:"scope"`            // host, mount:/path
 	Limits   []string    `json:"limits,omitempty"` // what this enforcer cannot stop here, a sentence each
 	Trusted  int         `json:"trusted"`          // files in the trust set

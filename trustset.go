@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"iter"
 	"slices"
 )
 
@@ -126,6 +127,9 @@ func (s *TrustSet) Knows(id FileID) bool {
 	_, ok := slices.BinarySearchFunc(s.files, id, func(f KnownFile, id FileID) int { return compareID(f.ID, id) })
 	return ok
 }
+
+// Entries returns the entries in order of their digests.
+func (s *TrustSet) Entries() iter.Seq[TrustEntry] { return slices.Values(s.entries) }
 
 // Len returns the number of trusted contents.
 func (s *TrustSet) Len() int { return len(s.entries) }

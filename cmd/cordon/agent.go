@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/cordon-project/cordon/internal/agent"
 	"github.com/cordon-project/cordon/internal/cli"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/enforce/bpflsm"
 	"github.com/cordon-project/cordon/internal/enforce/fanotify"
 	"github.com/cordon-project/cordon/internal/facts"
 	"github.com/cordon-project/cordon/internal/protect"
@@ -52,7 +54,7 @@ type agentRun struct {
 	Server          string `required:"" env:"CORDON_SERVER" placeholder:"URL" help:"The server, https://host[:port]."`
 	CAFile          string `name:"ca-file" env:"CORDON_CA_FILE" type:"path" placeholder:"FILE" help:"Trust this CA for the server (PEM). Without it, the system's."`
 	EnrollmentToken string `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
-	Enforcer        string `enum:"auto,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
+	Enforcer        string `enum:"auto,bpf,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
 	Scope           string `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
 	Audit           bool   `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
 	Rules           string `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
@@ -164,20 +166,62 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 		return nil, nil, err
 	}
 	log := newLog(env)
-	found := fanotify.Probe(guardian, c.DataDir)
-	log.Info("fanotify probed", "answer", found.Answer, "reason", found.Reason)
-	if found.Answer == enforce.No {
-		err := guardian.Close()
-		if c.Enforcer == "fanotify" || err != nil {
-			return nil, nil, errors.Join(&cli.Error{Code: cli.ExitUnavailable, Message: "fanotify cannot enforce here: " + found.Reason, Hint: "--enforcer none runs the agent without enforcement; every restriction then ends Failed"}, err)
+	var why []string // nothing better
+	for _, try := range []struct {
+		name, title string
+		open        func() (enforce.Enforcer, enforce.Finding)
+	}{
+		{"bpf", "BPF LSM", func() (enforce.Enforcer, enforce.Finding) { return openBPF(scope, guardian, log) }},
+		{"fanotify", "fanotify", func() (enforce.Enforcer, enforce.Finding) { return c.openFanotify(scope, guardian, log) }},
+	} {
+		if c.Enforcer != "auto" && c.Enforcer != try.name {
+			continue
 		}
-		return enforce.None{Scope: scope, Reason: found.Reason}, nil, nil
+		e, found := try.open()
+		log.Info(try.title+" probed", "answer", found.Answer, "reason", found.Reason)
+		if e == nil {
+			why = append(why, try.title+" is not used: "+found.Reason)
+			continue
+		}
+		if len(why) > 0 {
+			e = enforce.Noted{Enforcer: e, Note: strings.Join(why, ". ") + "."}
+		}
+		return e, guardian, nil
+	}
+	reason := strings.Join(why, ". ")
+	if err := guardian.Close(); c.Enforcer != "auto" || err != nil {
+		return nil, nil, errors.Join(&cli.Error{Code: cli.ExitUnavailable, Message: reason, Hint: "--enforcer none runs the agent without enforcement; every restriction then ends Failed"}, err)
+	}
+	return enforce.None{Scope: scope, Reason: reason}, nil, nil
+}
+
+// openBPF returns no enforcer unless it was seen to work.
+func openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
+	e, err := bpflsm.Open(bpflsm.Config{Scope: scope, Log: log})
+	if err != nil {
+		return nil, enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+	}
+	found := e.Prove(g)
+	if found.Answer != enforce.Yes {
+		if err := e.Close(); err != nil {
+			log.Error("BPF LSM not closed", "err", err)
+		}
+		return nil, found
+	}
+	return e, found
+}
+
+// openFanotify returns no enforcer if it is known not to work.
+func (c agentRun) openFanotify(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
+	found := fanotify.Probe(g, c.DataDir)
+	if found.Answer == enforce.No {
+		return nil, found
 	}
 	e, err := fanotify.Open(scope, log)
 	if err != nil {
-		return nil, nil, errors.Join(err, guardian.Close())
+		return nil, enforce.Finding{Answer: enforce.No, Reason: err.Error()}
 	}
-	return e, guardian, nil
+	return e, found
 }
 
 func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, builder *trust.Builder, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {

@@ -118,6 +118,20 @@ type Finding struct {
 	Reason string
 }
 
+// Noted is an enforcer with one more sentence in its limits: why it is not a
+// better one.
+type Noted struct {
+	Enforcer
+	Note string
+}
+
+// Describe adds the note, first.
+func (n Noted) Describe() Description {
+	d := n.Enforcer.Describe()
+	d.Limits = append([]string{n.Note}, d.Limits...)
+	return d
+}
+
 // None enforces nothing and says so: every restriction fails.
 type None struct {
 	Scope  Scope

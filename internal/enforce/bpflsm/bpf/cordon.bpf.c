@@ -1,0 +1,617 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The programs that decide, in the kernel, what may become code.
+ *
+ * Content is the truth: a file may run if the SHA-256 of its content is in the
+ * active set. A verdict is remembered with the inode in memory (facts), for as
+ * long as nobody could have changed the file since. User space is never asked,
+ * so a dead agent changes nothing. What is not known is refused.
+ */
+#include "kernel.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* ---- shared with the Go side: maps.go has the same numbers ---- */
+
+enum setting { WORD, SCOPE, ASKER, ASKED, SETTINGS = 8 };
+
+/* The word says everything that has to change at once. */
+#define MODE(w) ((w) & 3)
+#define OFF 0
+#define AUDIT 1
+#define ENFORCE 2
+#define SLOT(w) (((w) >> 2) & 1)
+#define ANON_DENY (1 << 3)
+#define ANY_SIZE (1 << 4)
+#define POLICY(w) ((w) >> 32)
+
+enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, COUNTERS };
+enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL };
+enum reason {
+	NOT_TRUSTED = 1, /* the only verdict on a content; all others say that it cannot be known */
+	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY,
+};
+
+struct event {
+	u64 at; /* nanoseconds since boot */
+	u32 pid;
+	u8 hook, reason, mode, hashed;
+	u8 digest[32];
+	char comm[16];
+	char path[512];
+};
+
+/* A key of a set: a digest, or the size of a trusted content and zeros. */
+struct key { u64 word[4]; };
+
+struct set {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(struct key));
+	__uint(value_size, sizeof(u32));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, u32);
+	__array(values, struct set);
+} sets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SETTINGS);
+	__type(key, u32);
+	__type(value, u64);
+} settings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, u32);
+	__type(value, u64);
+} counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 18);
+} events SEC(".maps");
+
+/* ---- what is remembered of files ---- */
+
+/* below is the file that an overlay shows: what its content depends on. */
+struct below { u64 ino, size, sec; u32 dev, gen, nsec, opens; };
+
+/*
+ * fact is kept with an inode in memory and goes with it. opens counts who could
+ * have changed the file; a verdict holds while it is what it was before the
+ * file was hashed. code is set once the file was mapped as code.
+ */
+struct fact {
+	u64 opens;
+	u64 code;
+	u64 policy; /* 0: no verdict */
+	u64 at;     /* opens, before it was hashed */
+	u64 size, sec;
+	u32 nsec, flags;
+	struct below below;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct fact);
+} facts SEC(".maps");
+
+/* Files below overlays cannot carry facts: a program cannot reach them safely. */
+struct belowkey { u64 ino; u32 dev, gen; };
+struct belowfact { u32 opens, code; };
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 15);
+	__type(key, struct belowkey);
+	__type(value, struct belowfact);
+} belows SEC(".maps");
+
+INLINE u64 setting(u32 i)
+{
+	u64 *v = bpf_map_lookup_elem(&settings, &i);
+	return v ? *(volatile u64 *)v : 0;
+}
+
+INLINE void count(u32 i)
+{
+	u64 *v = bpf_map_lookup_elem(&counters, &i);
+	if (v)
+		__sync_fetch_and_add(v, 1); /* a sleepable program may be preempted on its CPU */
+}
+
+INLINE void ctime(struct inode *i, u64 *sec, u32 *nsec)
+{
+	if (EXISTS(struct inode___ctime3, i_ctime_sec)) {
+		*sec = READ((struct inode___ctime3 *)i, i_ctime_sec);
+		*nsec = READ((struct inode___ctime3 *)i, i_ctime_nsec) & 0x3fffffff; /* above: flags, since 6.13 */
+	} else if (EXISTS(struct inode___ctime2, __i_ctime)) {
+		*sec = READ((struct inode___ctime2 *)i, __i_ctime.tv_sec);
+		*nsec = READ((struct inode___ctime2 *)i, __i_ctime.tv_nsec);
+	} else {
+		*sec = READ((struct inode___ctime *)i, i_ctime.tv_sec);
+		*nsec = READ((struct inode___ctime *)i, i_ctime.tv_nsec);
+	}
+}
+
+#define OVERLAY 0x794c7630
+
+/*
+ * holds says whether a file system keeps what it once gave: with others
+ * (network, FUSE) the content that is hashed need not be the content that runs.
+ */
+INLINE bool holds(unsigned long magic)
+{
+	switch (magic) {
+	case 0xef53:     /* ext4 */
+	case 0x58465342: /* xfs */
+	case 0x9123683e: /* btrfs */
+	case 0xf2f52010: /* f2fs */
+	case 0x01021994: /* tmpfs */
+	case 0x858458f6: /* ramfs */
+	case 0x73717368: /* squashfs */
+	case 0xe0f5e1e2: /* erofs */
+	case 0x9660:     /* iso9660 */
+	case 0x15013346: /* udf */
+	case 0x4d44:     /* vfat */
+	case 0x2011bab0: /* exfat */
+	case 0x2fc12fc1: /* zfs */
+	case 0xca451a4e: /* bcachefs */
+		return 1;
+	}
+	return 0;
+}
+
+/* beneath finds the inode that holds the content of an overlay's file. */
+INLINE struct inode *beneath(struct inode *i)
+{
+	if (!EXISTS(struct ovl_inode, __upperdentry) || !ENUM_EXISTS(enum ovl_inode_flag, OVL_UPPERDATA))
+		return NULL; /* the overlay module was not there when this was loaded */
+	struct ovl_inode *o = (void *)i - OFFSET(struct ovl_inode, vfs_inode);
+	struct dentry *upper = READ(o, __upperdentry);
+	if (upper && (READ(o, flags) >> ENUM(enum ovl_inode_flag, OVL_UPPERDATA)) & 1)
+		return READ(upper, d_inode);
+	struct dentry *lower = NULL;
+	if (EXISTS(struct ovl_inode, oe)) {
+		struct ovl_entry *e = READ(o, oe);
+		u32 n = e ? READ(e, __numlower) : 0;
+		if (!n || n > 500)
+			return NULL;
+		/* The last layer has the data; the others at most tell of it. */
+		void *at = (void *)e + OFFSET(struct ovl_entry, __lowerstack) + (u64)(n - 1) * __builtin_preserve_field_info(((struct ovl_entry *)0)->__lowerstack[0], 1);
+		struct ovl_path *p = at;
+		lower = READ(p, dentry);
+	} else if (EXISTS(struct ovl_inode___old, lowerpath)) {
+		struct ovl_inode___old *old = (void *)o;
+		struct inode *data = READ(old, lowerdata);
+		if (data)
+			return data;
+		lower = READ(old, lowerpath.dentry);
+	}
+	return lower ? READ(lower, d_inode) : NULL;
+}
+
+/* look describes the file below an overlay's; false if it cannot be relied on. */
+INLINE bool look(struct inode *i, struct below *b, struct belowfact **fact)
+{
+	struct inode *r = beneath(i);
+	if (!r)
+		return 0;
+	struct super_block *sb = READ(r, i_sb);
+	if (!holds(READ(sb, s_magic)) || (s32)READ(r, i_writecount.counter) > 0)
+		return 0;
+	struct belowkey k = {.ino = READ(r, i_ino), .dev = READ(sb, s_dev), .gen = READ(r, i_generation)};
+	struct belowfact *f = bpf_map_lookup_elem(&belows, &k);
+	if (!f) {
+		/* A number that no forgotten fact had, so that none of them comes true again. */
+		struct belowfact n = {.opens = (u32)bpf_ktime_get_ns()};
+		bpf_map_update_elem(&belows, &k, &n, 1 /* BPF_NOEXIST */);
+		f = bpf_map_lookup_elem(&belows, &k);
+		if (!f)
+			return 0;
+	}
+	b->ino = k.ino, b->dev = k.dev, b->gen = k.gen;
+	b->size = READ(r, i_size);
+	ctime(r, &b->sec, &b->nsec);
+	b->opens = f->opens;
+	*fact = f;
+	return 1;
+}
+
+INLINE bool same(struct below *a, struct below *b)
+{
+	return a->ino == b->ino && a->dev == b->dev && a->gen == b->gen && a->size == b->size && a->sec == b->sec &&
+	       a->nsec == b->nsec && a->opens == b->opens;
+}
+
+/* ---- telling ---- */
+
+struct verdict { u64 word; u8 digest[32]; u32 hashed; };
+
+INLINE struct event *begin(u64 w, u32 hook, u32 reason, struct verdict *v)
+{
+	count(MODE(w) == ENFORCE ? REFUSED : WOULD);
+	if (reason != NOT_TRUSTED && reason != ANONYMOUS)
+		count(UNKNOWN);
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	if (!e) {
+		count(DROPPED);
+		return NULL;
+	}
+	e->at = bpf_ktime_get_ns();
+	e->pid = bpf_get_current_pid_tgid() >> 32;
+	e->hook = hook, e->reason = reason, e->mode = MODE(w);
+	e->hashed = v && v->hashed;
+	if (e->hashed)
+		__builtin_memcpy(e->digest, v->digest, 32);
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	e->path[0] = 0;
+	return e;
+}
+
+#define ANSWER(w) (MODE(w) == ENFORCE ? -EPERM : 0)
+
+/* nameless refuses something of which only a name is known. */
+INLINE int nameless(u64 w, u32 hook, u32 reason, struct dentry *d)
+{
+	struct event *e = begin(w, hook, reason, NULL);
+	if (e) {
+		if (d)
+			bpf_probe_read_kernel_str(e->path, sizeof(e->path), READ(d, d_name.name));
+		bpf_ringbuf_submit(e, 0);
+	}
+	return ANSWER(w);
+}
+
+/* refuse can name the path: only sleepable programs may ask for it. */
+INLINE int refuse(struct verdict *v, u32 hook, u32 reason, struct file *f)
+{
+	struct event *e = begin(v->word, hook, reason, v);
+	if (e) {
+		if (bpf_d_path(&f->f_path, e->path, sizeof(e->path)) < 0) {
+			struct dentry *d = READ(f, f_path.dentry);
+			bpf_probe_read_kernel_str(e->path, sizeof(e->path), READ(d, d_name.name));
+		}
+		bpf_ringbuf_submit(e, 0);
+	}
+	return ANSWER(v->word);
+}
+
+/* ---- deciding ---- */
+
+INLINE bool in_scope(struct inode *i)
+{
+	u64 scope = setting(SCOPE);
+	return !scope || scope == i->i_sb->s_dev;
+}
+
+/* stable says why the content of a file could change between being hashed and being run. */
+INLINE u32 stable(struct inode *i)
+{
+	if ((i->i_mode & S_IFMT) != S_IFREG)
+		return IRREGULAR;
+	if (i->i_sb->s_flags & SB_KERNMOUNT) {
+		/*
+		 * A memory file (memfd, System V segment). Nobody counts who can write to
+		 * it, so it must be sealed against writing: then its content decides.
+		 */
+		struct shmem_inode_info *s = (void *)i - OFFSET(struct shmem_inode_info, vfs_inode);
+		if (i->i_sb->s_magic != 0x01021994 || !(READ(s, seals) & F_SEAL_WRITE))
+			return UNSEALED;
+		return 0;
+	}
+	if (i->i_writecount.counter > 0)
+		return WRITTEN;
+	if (i->i_sb->s_magic != OVERLAY && !holds(i->i_sb->s_magic))
+		return FILESYSTEM;
+	return 0;
+}
+
+INLINE bool remembered(struct inode *i, struct fact *f, u64 w, struct below *b)
+{
+	u64 sec;
+	u32 nsec;
+	ctime(i, &sec, &nsec);
+	return f->policy == POLICY(w) && f->at == *(volatile u64 *)&f->opens && f->size == i->i_size && f->sec == sec &&
+	       f->nsec == nsec && same(&f->below, b);
+}
+
+/* find looks a key up in the active set: 1 there, 0 not there, -1 no set. */
+INLINE int find(u64 w, struct key *k, u32 *flags)
+{
+	u32 slot = SLOT(w);
+	void *set = bpf_map_lookup_elem(&sets, &slot);
+	if (!set)
+		return -1;
+	u32 *v = bpf_map_lookup_elem(set, k);
+	if (!v)
+		return 0;
+	*flags = *v;
+	return 1;
+}
+
+/*
+ * judge decides about a file that is to become code. It is for sleepable
+ * programs. map says that it is to be mapped.
+ */
+INLINE int judge(struct file *f, u32 hook, u32 *flags)
+{
+	struct verdict v = {.word = setting(WORD)};
+	struct inode *i = f->f_inode;
+	struct below b = {}, after = {};
+	struct belowfact *under = NULL;
+	u64 sec, opens = 0;
+	u32 nsec, reason;
+
+	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
+	if (hook == MAP && fact)
+		/* Before anything is looked at: a writer sees this, or is seen below. */
+		__sync_fetch_and_or(&fact->code, 1);
+	if (MODE(v.word) == OFF || !in_scope(i))
+		return 0;
+	count(JUDGED);
+	reason = stable(i);
+	if (reason)
+		return refuse(&v, hook, reason, f);
+	if (i->i_sb->s_magic == OVERLAY) {
+		if (!look(i, &b, &under))
+			return refuse(&v, hook, FILESYSTEM, f);
+		if (hook == MAP) {
+			__sync_fetch_and_or(&under->code, 1);
+			if (!look(i, &b, &under))
+				return refuse(&v, hook, WRITTEN, f);
+		}
+	}
+	if (hook == MAP && !fact)
+		return refuse(&v, hook, UNREADABLE, f); /* nobody could be kept from writing to it later */
+	if (fact) {
+		if (remembered(i, fact, v.word, &b)) {
+			*flags = fact->flags;
+			return 0;
+		}
+		opens = *(volatile u64 *)&fact->opens;
+	}
+	ctime(i, &sec, &nsec);
+	u64 size = i->i_size;
+	struct key k = {.word = {size}};
+	int found = 1;
+	if (!(v.word & ANY_SIZE))
+		found = find(v.word, &k, flags);
+	if (found > 0) {
+		count(HASHED);
+		long algo = bpf_ima_file_hash(f, &k, sizeof(k));
+		if (algo != HASH_ALGO_SHA256)
+			return refuse(&v, hook, UNREADABLE, f);
+		__builtin_memcpy(v.digest, &k, 32);
+		v.hashed = 1;
+		found = find(v.word, &k, flags);
+	}
+	/* The policy may have changed meanwhile; what is in force now is what counts. */
+	u64 now = setting(WORD);
+	if (now != v.word) {
+		v.word = now;
+		if (MODE(now) == OFF)
+			return 0;
+		if (v.hashed)
+			found = find(now, &k, flags);
+		else
+			found = -1;
+	}
+	if (found < 0)
+		return refuse(&v, hook, NO_POLICY, f);
+	if (!found)
+		return refuse(&v, hook, NOT_TRUSTED, f);
+	reason = stable(i);
+	if (!reason && i->i_sb->s_magic == OVERLAY && !(look(i, &after, &under) && same(&b, &after)))
+		reason = WRITTEN;
+	if (!reason && fact && *(volatile u64 *)&fact->opens != opens)
+		reason = WRITTEN;
+	if (reason)
+		return refuse(&v, hook, reason, f);
+	if (fact) {
+		*(volatile u64 *)&fact->policy = 0;
+		fact->at = opens;
+		fact->size = size, fact->sec = sec, fact->nsec = nsec;
+		fact->flags = *flags;
+		fact->below = b;
+		*(volatile u64 *)&fact->policy = POLICY(v.word);
+	}
+	return 0;
+}
+
+/* ---- where code comes from ---- */
+
+SEC("lsm.s/bprm_check_security")
+int exec(u64 *ctx)
+{
+	struct linux_binprm *b = (void *)ctx[0];
+	u32 flags = 0;
+	return judge(b->file, EXEC, &flags);
+}
+
+/* Only asked: an interpreter wants to know of a script (AT_EXECVE_CHECK, 6.14). */
+SEC("lsm.s/bprm_creds_for_exec")
+int check(u64 *ctx)
+{
+	struct linux_binprm *b = (void *)ctx[0];
+	u32 flags = 0;
+	if (!EXISTS(struct linux_binprm___check, is_check))
+		return 0;
+	u64 bits = 0;
+	bpf_probe_read_kernel(&bits, __builtin_preserve_field_info(((struct linux_binprm___check *)0)->is_check, 1),
+			      (void *)b + OFFSET(struct linux_binprm___check, is_check));
+	bits <<= __builtin_preserve_field_info(((struct linux_binprm___check *)0)->is_check, 4);
+	bits >>= __builtin_preserve_field_info(((struct linux_binprm___check *)0)->is_check, 5);
+	if (!bits)
+		return 0;
+	return judge(b->file, CHECK, &flags);
+}
+
+/* Libraries, the loader, and programs themselves; prot is what will be, not what was asked for. */
+SEC("lsm.s/mmap_file")
+int map(u64 *ctx)
+{
+	struct file *f = (void *)ctx[0];
+	u64 prot = ctx[2], mapflags = ctx[3];
+	u32 flags = 0;
+	if (!(prot & PROT_EXEC))
+		return 0;
+	u64 w = setting(WORD);
+	bool anon = !f || (prot & PROT_WRITE && mapflags & MAP_PRIVATE);
+	if (anon && MODE(w) != OFF && w & ANON_DENY && !setting(SCOPE))
+		return nameless(w, MAP, ANONYMOUS, NULL);
+	if (!f)
+		return 0;
+	return judge(f, MAP, &flags);
+}
+
+/* Not sleepable: only what is known already may become executable. */
+SEC("lsm/file_mprotect")
+int protect(u64 *ctx)
+{
+	struct vm_area_struct *vma = (void *)ctx[0];
+	u64 prot = ctx[2], w = setting(WORD);
+	if (!(prot & PROT_EXEC) || vma->vm_flags & VM_EXEC || MODE(w) == OFF)
+		return 0;
+	struct file *f = vma->vm_file;
+	if (!f) {
+		if (w & ANON_DENY && !setting(SCOPE))
+			return nameless(w, PROTECT, ANONYMOUS, NULL);
+		return 0;
+	}
+	struct inode *i = f->f_inode;
+	if (!i || !in_scope(i))
+		return 0;
+	struct dentry *d = READ(f, f_path.dentry);
+	count(JUDGED);
+	if (!(vma->vm_flags & VM_SHARED) && vma->anon_vma)
+		return nameless(w, PROTECT, DIRTY, d); /* pages of it were changed in memory */
+	u32 reason = stable(i);
+	if (reason)
+		return nameless(w, PROTECT, reason, d);
+	struct below none = {};
+	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, 0);
+	if (!fact || i->i_sb->s_magic == OVERLAY)
+		return nameless(w, PROTECT, UNSEEN, d);
+	__sync_fetch_and_or(&fact->code, 1);
+	if (i->i_writecount.counter > 0 || !remembered(i, fact, w, &none))
+		return nameless(w, PROTECT, UNSEEN, d);
+	return 0;
+}
+
+/* Kernel modules and kernels for kexec are code as well. */
+SEC("lsm.s/kernel_read_file")
+int readfile(u64 *ctx)
+{
+	struct file *f = (void *)ctx[0];
+	u32 id = ctx[1], flags = 0;
+	bool compressed = ENUM_EXISTS(enum kernel_read_file_id___new, READING_MODULE_COMPRESSED) &&
+			  id == ENUM(enum kernel_read_file_id___new, READING_MODULE_COMPRESSED);
+	if (!compressed && id != ENUM(enum kernel_read_file_id, READING_MODULE) &&
+	    id != ENUM(enum kernel_read_file_id, READING_KEXEC_IMAGE) &&
+	    id != ENUM(enum kernel_read_file_id, READING_KEXEC_INITRAMFS))
+		return 0;
+	u64 w = setting(WORD);
+	if (MODE(w) == OFF || setting(SCOPE))
+		return 0;
+	if (!f)
+		return nameless(w, KERNEL, NOT_A_FILE, NULL);
+	return judge(f, KERNEL, &flags);
+}
+
+/* From memory, nobody can say where it came from. */
+SEC("lsm/kernel_load_data")
+int loaddata(u64 *ctx)
+{
+	u32 id = ctx[0];
+	u64 w = setting(WORD);
+	if (MODE(w) == OFF || setting(SCOPE))
+		return 0;
+	if (id != ENUM(enum kernel_load_data_id, LOADING_MODULE) && id != ENUM(enum kernel_load_data_id, LOADING_KEXEC_IMAGE) &&
+	    id != ENUM(enum kernel_load_data_id, LOADING_KEXEC_INITRAMFS))
+		return 0;
+	count(JUDGED);
+	return nameless(w, KERNEL, NOT_A_FILE, NULL);
+}
+
+/* ---- who could change it ---- */
+
+/* touched notes that the content of a file may change from now on. */
+INLINE int touched(struct inode *i, struct dentry *d)
+{
+	u64 w = setting(WORD);
+	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, 0);
+	u64 code = 0;
+	if (fact) {
+		__sync_fetch_and_add(&fact->opens, 1);
+		code = fact->code;
+	}
+	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
+	struct belowfact *b = bpf_map_lookup_elem(&belows, &k);
+	if (b) {
+		__sync_fetch_and_add(&b->opens, 1);
+		code |= b->code;
+	}
+	if (!code || MODE(w) != ENFORCE || !in_scope(i))
+		return 0;
+	/* It is, or may be, in somebody's memory as code: the kernel says the same of programs. */
+	count(WRITES);
+	return -ETXTBSY;
+}
+
+SEC("lsm/file_open")
+int opened(u64 *ctx)
+{
+	struct file *f = (void *)ctx[0];
+	struct inode *i = f->f_inode;
+	u32 mode = f->f_mode;
+	if (mode & FMODE_WRITE) {
+		if ((i->i_mode & S_IFMT) != S_IFREG)
+			return 0;
+		return touched(i, NULL);
+	}
+	u64 asker = setting(ASKER);
+	if (asker && asker == (u32)bpf_get_current_pid_tgid()) {
+		/* The agent asks the kernel what it calls this file system, and that this file is code. */
+		u32 at = ASKED;
+		u64 dev = i->i_sb->s_dev;
+		bpf_map_update_elem(&settings, &at, &dev, 0);
+		if ((i->i_mode & S_IFMT) == S_IFREG) {
+			struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
+			if (fact)
+				__sync_fetch_and_or(&fact->code, 1);
+		}
+	}
+	return 0;
+}
+
+/* truncate(2) opens nothing. */
+SEC("lsm/path_truncate")
+int truncated(u64 *ctx)
+{
+	struct path *p = (void *)ctx[0];
+	struct dentry *d = p->dentry;
+	struct inode *i = d->d_inode;
+	return i ? touched(i, d) : 0;
+}
+
+/* An overlay maps the file below it: that one is code, too. */
+SEC("lsm/mmap_backing_file")
+int backing(u64 *ctx)
+{
+	struct vm_area_struct *vma = (void *)ctx[0];
+	struct file *f = (void *)ctx[1];
+	if (!(vma->vm_flags & VM_EXEC))
+		return 0;
+	struct fact *fact = bpf_inode_storage_get(&facts, f->f_inode, NULL, BPF_STORAGE_CREATE);
+	if (fact)
+		__sync_fetch_and_or(&fact->code, 1);
+	return 0;
+}

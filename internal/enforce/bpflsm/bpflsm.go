@@ -1,0 +1,294 @@
+// Package bpflsm enforces with BPF programs on the kernel's security hooks (BPF
+// LSM): the kernel decides by itself, from a set of digests that it was given.
+//
+// # How it decides
+//
+// Whatever is to become code is judged by the SHA-256 of its content: programs,
+// interpreters, scripts that are executed, libraries, every other executable
+// mapping, kernel modules, kernels for kexec. The kernel computes the digest
+// when it meets a file and remembers the verdict with the inode in memory for
+// as long as nobody could have changed the file. No path, device or inode
+// number is ever compared with anything that user space said.
+//
+// A trust set is a map of its own. A new one is filled while the old one is in
+// force; then one number changes that says which one counts, and with it every
+// remembered verdict is void. The mode is in the same number, so that
+// restricting a machine is one write.
+//
+// # What it owns
+//
+// The maps and programs, and one goroutine that reads samples of refusals. The
+// agent's process is not part of any verdict.
+package bpflsm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
+)
+
+// Config is what an enforcer needs.
+type Config struct {
+	Scope enforce.Scope // a mount stands for its whole file system
+	Log   *slog.Logger
+}
+
+// Enforcer is the programs and maps in the kernel. Make one with [Open].
+type Enforcer struct {
+	cfg     Config
+	without []string
+	progs   map[string]*ebpf.Program
+	maps    map[string]*ebpf.Map
+	links   []link.Link
+	base    enforce.Stats // what the counters said when it was opened
+
+	apply   sync.Mutex // one Apply at a time
+	version cordon.Digest
+
+	reader   *ringbuf.Reader
+	refusals chan enforce.Refusal
+	reading  sync.WaitGroup
+}
+
+// Open loads and attaches everything in mode off.
+func Open(cfg Config) (*Enforcer, error) {
+	e := &Enforcer{cfg: cfg, refusals: make(chan enforce.Refusal, 64)}
+	if err := e.open(); err != nil {
+		return nil, &cordon.Error{Kind: cordon.Unavailable, Message: "BPF LSM cannot be used", Err: errors.Join(err, e.Close())}
+	}
+	return e, nil
+}
+
+func (e *Enforcer) open() error {
+	s, without, err := spec()
+	if err != nil {
+		return err
+	}
+	e.without = without
+	c, err := load(s, nil)
+	if err != nil {
+		return err
+	}
+	e.progs, e.maps = c.Programs, c.Maps
+	for name, p := range e.progs {
+		l, err := link.AttachLSM(link.LSMOptions{Program: p})
+		if err != nil {
+			return fmt.Errorf("attach %s: %w", name, err)
+		}
+		e.links = append(e.links, l)
+	}
+	if err := e.setScope(); err != nil {
+		return err
+	}
+	if e.base, err = e.counters(); err != nil {
+		return err
+	}
+	if e.reader, err = ringbuf.NewReader(e.maps["events"]); err != nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	e.reading.Go(e.read)
+	return nil
+}
+
+// ask opens path in a way that the programs notice, and returns what the
+// kernel calls its file system: not always what stat(2) says.
+func (e *Enforcer) ask(path string) (dev uint64, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	settings := e.maps["settings"]
+	err = errors.Join(settings.Put(settingAsked, uint64(0)), settings.Put(settingAsker, uint64(unix.Gettid())))
+	if err != nil {
+		return 0, err
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err == nil {
+		err = unix.Close(fd)
+	}
+	err = errors.Join(err, settings.Put(settingAsker, uint64(0)))
+	if err == nil {
+		err = settings.Lookup(settingAsked, &dev)
+	}
+	return dev, err
+}
+
+func (e *Enforcer) setScope() error {
+	var dev uint64
+	if e.cfg.Scope.Mount != "" {
+		var err error
+		if dev, err = e.ask(e.cfg.Scope.Mount); err != nil || dev == 0 {
+			return fmt.Errorf("find the file system of the scope %s: %w", e.cfg.Scope, err)
+		}
+	}
+	return e.maps["settings"].Put(settingScope, dev)
+}
+
+func (e *Enforcer) word() (w word, err error) {
+	err = e.maps["settings"].Lookup(settingWord, (*uint64)(&w))
+	return w, err
+}
+
+// Apply puts mode and set in force; see [enforce.Enforcer].
+func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
+	e.apply.Lock()
+	defer e.apply.Unlock()
+	if mode != cordon.ModeOff && (set == nil || set.Len() == 0) {
+		return cordon.Errorf(cordon.Invalid, "", "the trust set is empty: nothing could run")
+	}
+	w, err := e.word()
+	if err == nil && set != nil && set.Len() > 0 && (set.Version() != e.version || w.policy() == 0) {
+		w, err = e.fill(w, set)
+	}
+	if err == nil {
+		err = e.maps["settings"].Put(settingWord, uint64(w.withMode(mode)))
+	}
+	if err != nil {
+		return &cordon.Error{Kind: cordon.Unavailable, Message: "the kernel did not take the trust set", Err: err}
+	}
+	if set != nil && set.Len() > 0 {
+		e.version = set.Version()
+	}
+	return nil
+}
+
+// fill puts the set into the slot that is not in use and returns the word that
+// makes it count.
+func (e *Enforcer) fill(w word, set *cordon.TrustSet) (word, error) {
+	m, anySize, err := newSet(set)
+	if err != nil {
+		return 0, err
+	}
+	next := w ^ wordSlot
+	err = e.maps["sets"].Put(next.slot(), uint32(m.FD()))
+	// The slot keeps it; nobody needs the descriptor any more.
+	if err = errors.Join(err, m.Close()); err != nil {
+		return 0, err
+	}
+	next &^= wordAnySize
+	if anySize {
+		next |= wordAnySize
+	}
+	return next&(1<<32-1) | word(max(1, w.policy()+1))<<32, nil
+}
+
+func (e *Enforcer) counters() (enforce.Stats, error) {
+	var n [counters]uint64
+	for i := range n {
+		var each []uint64
+		if err := e.maps["counters"].Lookup(uint32(i), &each); err != nil {
+			return enforce.Stats{}, fmt.Errorf("read counters: %w", err)
+		}
+		for _, v := range each {
+			n[i] += v
+		}
+	}
+	return enforce.Stats{Judged: n[countJudged], Refused: n[countRefused], WouldRefuse: n[countWould], Errors: n[countUnknown]}, nil
+}
+
+// Stats returns exact counts: the kernel counts by itself, whoever listens.
+func (e *Enforcer) Stats() enforce.Stats {
+	s, err := e.counters()
+	if err != nil {
+		return enforce.Stats{} // the maps are ours; it cannot be
+	}
+	s.Judged -= e.base.Judged
+	s.Refused -= e.base.Refused
+	s.WouldRefuse -= e.base.WouldRefuse
+	s.Errors -= e.base.Errors
+	return s
+}
+
+// Refusals returns samples of what was refused.
+func (e *Enforcer) Refusals() <-chan enforce.Refusal { return e.refusals }
+
+// Beat is the clock: the kernel answers by itself, whatever becomes of the agent.
+func (e *Enforcer) Beat() uint64 { return uint64(time.Now().UnixNano()) }
+
+// limits are what [Enforcer.Describe] says on every kernel.
+var limits = []string{
+	"Code that a running program makes in memory by itself (JIT, and shellcode) is allowed.",
+	"Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input).",
+	"What was running before the restriction keeps running.",
+	"Files on network and FUSE file systems, and on an overlay over an overlay, are always refused.",
+	"A file that runs as a program or a library, or ran since it was last read from disk, cannot be written to in place while restricted; replacing it works.",
+}
+
+// Describe says what this enforcer is and cannot do.
+func (e *Enforcer) Describe() enforce.Description {
+	d := enforce.Description{Name: "bpf", Scope: e.cfg.Scope, Limits: slices.Clone(limits)}
+	for _, name := range e.without {
+		d.Limits = append(d.Limits, optional[name])
+	}
+	return d
+}
+
+// read turns events into refusals until Close.
+func (e *Enforcer) read() {
+	defer close(e.refusals)
+	var rec ringbuf.Record
+	for {
+		if err := e.reader.ReadInto(&rec); err != nil {
+			if !errors.Is(err, ringbuf.ErrClosed) {
+				e.cfg.Log.Error("refusals are counted but not told any more", "err", err)
+			}
+			return
+		}
+		var ev event
+		if _, err := binary.Decode(rec.RawSample, binary.LittleEndian, &ev); err != nil {
+			continue // not of our making
+		}
+		select {
+		case e.refusals <- ev.refusal():
+		default: // nobody listens; the counters have it
+		}
+	}
+}
+
+func (ev *event) refusal() enforce.Refusal {
+	var now unix.Timespec
+	at := time.Now()
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
+		at = at.Add(time.Duration(int64(ev.At) - now.Nano()))
+	}
+	path, _, _ := bytes.Cut(ev.Path[:], []byte{0})
+	r := enforce.Refusal{At: at, Path: string(path), PID: int32(ev.PID), Mode: word(ev.Mode).mode(), Reason: reasons[ev.Reason]}
+	if r.Path == "" {
+		r.Path = "(no file)"
+	}
+	if how := hooks[ev.Hook]; ev.Hook != 1 {
+		r.Reason += ", " + how
+	}
+	return r
+}
+
+// Close lets go of this process's part.
+func (e *Enforcer) Close() error {
+	var errs []error
+	if e.reader != nil {
+		errs = append(errs, e.reader.Close())
+		e.reading.Wait()
+	}
+	for _, l := range e.links {
+		errs = append(errs, l.Close())
+	}
+	for _, p := range e.progs {
+		errs = append(errs, p.Close())
+	}
+	for _, m := range e.maps {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,94 @@
+package bpflsm
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// object holds the compiled programs; bpf/ has their source. It is the same for
+// all little-endian processors: what differs is filled in when it is loaded.
+//
+//go:generate make -C ../../.. bpf
+//go:embed cordon.bpf.o
+var object []byte
+
+// optional are programs that need not be there, with what is missing without
+// them. A hook that the kernel does not have is left out; any other is needed.
+var optional = map[string]string{
+	"check":   "Interpreters cannot ask whether a script is trusted (AT_EXECVE_CHECK, Linux 6.14).",
+	"backing": "A program below an overlay that runs through it is kept from being changed by a list of limited length (the hook mmap_backing_file is missing).",
+}
+
+// spec returns what can be loaded here, and the names of what cannot.
+func spec() (*ebpf.CollectionSpec, []string, error) {
+	s, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the compiled programs: %w", err)
+	}
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the kernel's type information (CONFIG_DEBUG_INFO_BTF): %w", err)
+	}
+	var without []string
+	for name, p := range s.Programs {
+		var hook *btf.Func
+		err := kernel.TypeByName("bpf_lsm_"+p.AttachTo, &hook)
+		switch _, may := optional[name]; {
+		case errors.Is(err, btf.ErrNotFound) && may:
+			delete(s.Programs, name)
+			without = append(without, name)
+		case err != nil:
+			return nil, nil, fmt.Errorf("find the hook %s in the kernel: %w", p.AttachTo, err)
+		}
+	}
+	return s, without, nil
+}
+
+// modules returns the type information of modules that the programs look into.
+func modules() ([]*btf.Spec, error) {
+	// Overlay is a module on most machines and comes when the first container is
+	// started, which is too late: asking for the file system loads it
+	// (fsopen(2)). Without it, nothing on an overlay is trusted.
+	if fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC); err == nil {
+		if err := unix.Close(fd); err != nil {
+			return nil, err
+		}
+	}
+	overlay, err := btf.LoadKernelModuleSpec("overlay")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the overlay module's type information: %w", err)
+	}
+	return []*btf.Spec{overlay}, nil
+}
+
+// load loads all programs that this kernel can have.
+func load(s *ebpf.CollectionSpec, replace map[string]*ebpf.Map) (*ebpf.Collection, error) {
+	extra, err := modules()
+	if err != nil {
+		return nil, err
+	}
+	c, err := ebpf.NewCollectionWithOptions(s, ebpf.CollectionOptions{
+		Programs:        ebpf.ProgramOptions{ExtraRelocationTargets: extra},
+		MapReplacements: replace,
+	})
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		last := refused.Log[max(0, len(refused.Log)-12):]
+		return nil, fmt.Errorf("load programs: %w: %s", err, strings.Join(last, " | "))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load programs: %w", err)
+	}
+	return c, nil
+}

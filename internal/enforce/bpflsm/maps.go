@@ -1,0 +1,134 @@
+package bpflsm
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/cordon-project/cordon"
+)
+
+// What follows is shared with bpf/cordon.bpf.c, which explains it.
+
+// Indexes of the map settings.
+const (
+	settingWord uint32 = iota
+	settingScope
+	settingAsker
+	settingAsked
+)
+
+// word is what changes at once: see the macros of the same names.
+type word uint64
+
+const (
+	wordSlot     word = 1 << 2
+	wordAnonDeny word = 1 << 3
+	wordAnySize  word = 1 << 4
+)
+
+var modes = []cordon.Mode{cordon.ModeOff, cordon.ModeAudit, cordon.ModeEnforce}
+
+func (w word) mode() cordon.Mode {
+	if n := int(w & 3); n < len(modes) {
+		return modes[n]
+	}
+	return cordon.ModeEnforce // nothing writes this; the programs refuse nothing under it, and it is seen to be wrong by the self-test
+}
+
+func (w word) withMode(m cordon.Mode) word {
+	w &^= 3
+	for i, mode := range modes {
+		if m == mode {
+			w |= word(i)
+		}
+	}
+	return w
+}
+
+func (w word) slot() uint32   { return uint32(w>>2) & 1 }
+func (w word) policy() uint32 { return uint32(w >> 32) }
+
+// Indexes of the map counters.
+const (
+	countJudged uint32 = iota
+	countRefused
+	countWould
+	countUnknown
+	countHashed
+	countWrites
+	countDropped
+	counters
+)
+
+var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel"}
+
+var reasons = map[uint8]string{
+	1:  "it is not in the trust set",
+	2:  "it is open for writing",
+	3:  "it cannot be read",
+	4:  "its file system may show something else the next time",
+	5:  "it is in memory that may still be written to",
+	6:  "it is no regular file",
+	7:  "it was changed in memory",
+	8:  "it is code without a file",
+	9:  "it does not come from a file",
+	10: "it was not seen before",
+	11: "there is no trust set",
+}
+
+// event is struct event.
+type event struct {
+	At                         uint64
+	PID                        uint32
+	Hook, Reason, Mode, Hashed uint8
+	Digest                     cordon.Digest
+	Comm                       [16]byte
+	Path                       [512]byte
+}
+
+// key is struct key: a digest, or the size of a trusted content and zeros.
+type key [32]byte
+
+func sizeKey(size int64) (k key) {
+	binary.LittleEndian.PutUint64(k[:], uint64(size))
+	return k
+}
+
+// runs is the flag of every key: programs look for the key only.
+const runs uint32 = 1
+
+// newSet puts a trust set into a map of its own. anySize says that there are
+// contents of which the size is not known.
+func newSet(set *cordon.TrustSet) (m *ebpf.Map, anySize bool, err error) {
+	keys := make([]key, 0, set.Len()+set.Len()/2)
+	sizes := make(map[int64]struct{}, set.Len()/2)
+	for e := range set.Entries() {
+		keys = append(keys, key(e.Digest))
+		if _, there := sizes[e.Size]; e.Size < 0 {
+			anySize = true
+		} else if !there {
+			sizes[e.Size] = struct{}{}
+			keys = append(keys, sizeKey(e.Size))
+		}
+	}
+	values := make([]uint32, len(keys))
+	for i := range values {
+		values[i] = runs
+	}
+	// Never one that forgets (LRU), and of exactly this size: what does not fit is an error.
+	m, err = ebpf.NewMap(&ebpf.MapSpec{Name: "set", Type: ebpf.Hash, KeySize: 32, ValueSize: 4, MaxEntries: uint32(len(keys))})
+	if err != nil {
+		return nil, false, fmt.Errorf("make room for %d programs in the kernel: %w", set.Len(), err)
+	}
+	n, err := m.BatchUpdate(keys, values, nil)
+	if err == nil && n != len(keys) {
+		err = fmt.Errorf("%d of %d arrived", n, len(keys))
+	}
+	if err != nil {
+		_ = m.Close() // nobody knows it yet
+		return nil, false, fmt.Errorf("hand %d programs to the kernel: %w", set.Len(), err)
+	}
+	return m, anySize, nil
+}

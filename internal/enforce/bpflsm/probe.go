@@ -1,0 +1,92 @@
+package bpflsm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
+)
+
+// Prove finds out whether the programs are really called: a kernel with BPF LSM
+// that was booted without bpf in its lsm= list loads and attaches them, reports
+// success, and never calls them. The guardian runs two canaries on a file
+// system that nobody else can reach, which alone is enforced on meanwhile; on a
+// machine that is restricted already, one that must be refused.
+func (e *Enforcer) Prove(g *enforce.Guardian) enforce.Finding {
+	w, err := e.word()
+	if err != nil {
+		return unknown(err)
+	}
+	dir, err := privateDir()
+	if err != nil {
+		return unknown(err)
+	}
+	defer func() { _ = unix.Close(dir) }() // the file system goes with it
+	canary, err := enforce.NewCanary()
+	if err != nil {
+		return enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+	}
+	at := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir)
+	if w.mode() == cordon.ModeEnforce {
+		if err := canary.WriteFile(at + "/canary"); err != nil {
+			return unknown(err)
+		}
+		verdict, err := g.Run(at + "/canary")
+		if err != nil {
+			return unknown(err)
+		}
+		if !errors.Is(verdict, unix.EPERM) {
+			return enforce.Finding{Answer: enforce.No, Reason: "the programs are attached and enforce, but a canary was not refused"}
+		}
+		return enforce.Finding{Answer: enforce.Yes, Reason: "the kernel refused a canary"}
+	}
+	err = e.proveIn(at, canary, g)
+	if undo := errors.Join(e.Apply(cordon.ModeOff, nil), e.setScope()); undo != nil {
+		return enforce.Finding{Answer: enforce.No, Reason: undo.Error()}
+	}
+	if err != nil {
+		return enforce.Finding{Answer: enforce.No, Reason: "the programs are attached, but the kernel does not call them as it should (is bpf in /sys/kernel/security/lsm? If not, boot with lsm=…,bpf): " + err.Error()}
+	}
+	return enforce.Finding{Answer: enforce.Yes, Reason: "the kernel refused a canary and ran a trusted one"}
+}
+
+// proveIn enforces in the directory at, whose file system nobody else uses.
+func (e *Enforcer) proveIn(at string, canary *enforce.Canary, g *enforce.Guardian) error {
+	dev, err := e.ask(at)
+	if err != nil || dev == 0 {
+		return errors.Join(errors.New("opening a file was not noticed"), err)
+	}
+	if err := e.maps["settings"].Put(settingScope, dev); err != nil {
+		return err
+	}
+	if err := e.Apply(cordon.ModeEnforce, cordon.NewTrustSet([]cordon.TrustEntry{canary.Entry()}, nil)); err != nil {
+		return err
+	}
+	return (&enforce.Tester{Guardian: g, Dir: at, Trusted: canary}).Test(cordon.ModeEnforce)
+}
+
+// privateDir returns the root of a file system in memory that is mounted
+// nowhere (fsmount(2)).
+func privateDir() (int, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("make a file system for a canary: %w", err)
+	}
+	defer func() { _ = unix.Close(fs) }() // only configures
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("make a file system for a canary: %w", err)
+	}
+	dir, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
+	if err != nil {
+		return -1, fmt.Errorf("make a file system for a canary: %w", err)
+	}
+	return dir, nil
+}
+
+func unknown(err error) enforce.Finding {
+	return enforce.Finding{Answer: enforce.Unknown, Reason: "BPF LSM could not be tried: " + err.Error()}
+}
