@@ -171,7 +171,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 		name, title string
 		open        func() (enforce.Enforcer, enforce.Finding)
 	}{
-		{"bpf", "BPF LSM", func() (enforce.Enforcer, enforce.Finding) { return openBPF(scope, guardian, log) }},
+		{"bpf", "BPF LSM", func() (enforce.Enforcer, enforce.Finding) { return c.openBPF(scope, guardian, log) }},
 		{"fanotify", "fanotify", func() (enforce.Enforcer, enforce.Finding) { return c.openFanotify(scope, guardian, log) }},
 	} {
 		if c.Enforcer != "auto" && c.Enforcer != try.name {
@@ -196,8 +196,12 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 }
 
 // openBPF returns no enforcer unless it was seen to work.
-func openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
-	e, err := bpflsm.Open(bpflsm.Config{Scope: scope, Log: log})
+func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
+	cfg := bpflsm.Config{Scope: scope, Log: log}
+	if scope.Mount == "" {
+		cfg.Pins, cfg.Home, cfg.Kin = bpflsm.Pins, c.DataDir, []int{g.PID()}
+	}
+	e, err := bpflsm.Open(cfg)
 	if err != nil {
 		return nil, enforce.Finding{Answer: enforce.No, Reason: err.Error()}
 	}

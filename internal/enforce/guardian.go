@@ -75,6 +75,9 @@ func StartGuardian(exe string, args ...string) (*Guardian, error) {
 	return &Guardian{cmd: cmd, conn: conn}, nil
 }
 
+// PID is the guardian's process.
+func (g *Guardian) PID() int { return g.cmd.Process.Pid }
+
 // Alive gives the guardian a sign of life. An error means that it is gone.
 func (g *Guardian) Alive() error { return g.write([]byte{sayAlive}) }
 

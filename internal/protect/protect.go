@@ -84,11 +84,16 @@ type survivalCheck struct {
 // without the trust set being built anew only by hand.
 const stale = time.Minute
 
-// New returns a protection in mode off.
+// New returns a protection in mode off, or in the mode in which an earlier
+// process left the kernel.
 func New(cfg Config) *Protection {
 	p := &Protection{cfg: cfg, ready: make(chan struct{})}
-	d := cfg.Enforcer.Describe()
-	p.observed.Store(&cordon.Observed{Mode: cordon.ModeOff, InForce: true, Enforcer: d.Name, Scope: d.Scope.String(), Limits: d.Limits, BootID: cfg.BootID})
+	d, mode := cfg.Enforcer.Describe(), cordon.ModeOff
+	if e, ok := cfg.Enforcer.(interface{ Mode() cordon.Mode }); ok {
+		// Then whatever goes wrong in restoring it leaves it as it is.
+		mode = e.Mode()
+	}
+	p.observed.Store(&cordon.Observed{Mode: mode, InForce: mode == cordon.ModeOff, Enforcer: d.Name, Scope: d.Scope.String(), Limits: d.Limits, BootID: cfg.BootID})
 	if p.base = cfg.Last(); p.base != nil {
 		p.adopt(p.compose(p.base))
 	}

@@ -23,10 +23,13 @@ package bpflsm
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"runtime"
 	"slices"
 	"sync"
@@ -45,6 +48,11 @@ import (
 type Config struct {
 	Scope enforce.Scope // a mount stands for its whole file system
 	Log   *slog.Logger
+	// Pins is a directory in a BPF file system, [Pins] as a rule, where the
+	// programs are kept beyond this process; empty: a restriction ends with it.
+	Pins string
+	Home string // with pins: the agent's data directory, which is guarded
+	Kin  []int  // with pins: processes that are as well guarded as this one
 }
 
 // Enforcer is the programs and maps in the kernel. Make one with [Open].
@@ -53,11 +61,15 @@ type Enforcer struct {
 	without []string
 	progs   map[string]*ebpf.Program
 	maps    map[string]*ebpf.Map
-	links   []link.Link
-	base    enforce.Stats // what the counters said when it was opened
+	links   map[string]link.Link
+	home    [2]uint64 // device and inode of Home, as the kernel has them
+	self    cordon.Digest
+	pinned  string // directory of our own pins, if any
 
 	apply   sync.Mutex // one Apply at a time
 	version cordon.Digest
+	elders  []elder
+	setIDs  [2]uint32 // of the maps in the two slots; with pins
 
 	reader   *ringbuf.Reader
 	refusals chan enforce.Refusal
@@ -84,18 +96,20 @@ func (e *Enforcer) open() error {
 		return err
 	}
 	e.progs, e.maps = c.Programs, c.Maps
+	e.links = make(map[string]link.Link)
 	for name, p := range e.progs {
-		l, err := link.AttachLSM(link.LSMOptions{Program: p})
-		if err != nil {
+		if e.links[name], err = link.AttachLSM(link.LSMOptions{Program: p}); err != nil {
+			delete(e.links, name)
 			return fmt.Errorf("attach %s: %w", name, err)
 		}
-		e.links = append(e.links, l)
 	}
 	if err := e.setScope(); err != nil {
 		return err
 	}
-	if e.base, err = e.counters(); err != nil {
-		return err
+	if e.cfg.Pins != "" {
+		if err := e.stay(); err != nil {
+			return err
+		}
 	}
 	if e.reader, err = ringbuf.NewReader(e.maps["events"]); err != nil {
 		return fmt.Errorf("read events: %w", err)
@@ -104,15 +118,46 @@ func (e *Enforcer) open() error {
 	return nil
 }
 
+// stay makes what is attached outlive this process, and guards it.
+func (e *Enforcer) stay() (err error) {
+	if e.self, err = ownDigest(); err != nil {
+		return err
+	}
+	if e.home[0], e.home[1], err = e.ask(e.cfg.Home); err != nil {
+		return fmt.Errorf("ask what the data directory is: %w", err)
+	}
+	if err := e.findElders(); err != nil {
+		return err
+	}
+	if err := e.pin(); err != nil {
+		return err
+	}
+	return e.guard()
+}
+
+// ownDigest is the SHA-256 of this process's program.
+func ownDigest() (d cordon.Digest, err error) {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return d, fmt.Errorf("read own program: %w", err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return d, fmt.Errorf("read own program: %w", err)
+	}
+	return cordon.Digest(h.Sum(nil)), nil
+}
+
 // ask opens path in a way that the programs notice, and returns what the
-// kernel calls its file system: not always what stat(2) says.
-func (e *Enforcer) ask(path string) (dev uint64, err error) {
+// kernel calls its file system, which is not always what stat(2) says, and its inode.
+func (e *Enforcer) ask(path string) (dev, file uint64, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	settings := e.maps["settings"]
 	err = errors.Join(settings.Put(settingAsked, uint64(0)), settings.Put(settingAsker, uint64(unix.Gettid())))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err == nil {
@@ -120,16 +165,19 @@ func (e *Enforcer) ask(path string) (dev uint64, err error) {
 	}
 	err = errors.Join(err, settings.Put(settingAsker, uint64(0)))
 	if err == nil {
-		err = settings.Lookup(settingAsked, &dev)
+		err = errors.Join(settings.Lookup(settingAsked, &dev), settings.Lookup(settingAskedFile, &file))
 	}
-	return dev, err
+	if err == nil && dev == 0 {
+		err = errors.New("the kernel attached the programs, but does not call them (is bpf in /sys/kernel/security/lsm? If not, boot with lsm=…,bpf)")
+	}
+	return dev, file, err
 }
 
 func (e *Enforcer) setScope() error {
 	var dev uint64
 	if e.cfg.Scope.Mount != "" {
 		var err error
-		if dev, err = e.ask(e.cfg.Scope.Mount); err != nil || dev == 0 {
+		if dev, _, err = e.ask(e.cfg.Scope.Mount); err != nil {
 			return fmt.Errorf("find the file system of the scope %s: %w", e.cfg.Scope, err)
 		}
 	}
@@ -145,11 +193,24 @@ func (e *Enforcer) word() (w word, err error) {
 func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 	e.apply.Lock()
 	defer e.apply.Unlock()
-	if mode != cordon.ModeOff && (set == nil || set.Len() == 0) {
+	if err := e.put(mode, set); err != nil {
+		return err
+	}
+	// What an earlier process left was in force until now, and is not needed any more.
+	if err := e.dismiss(); err != nil {
+		return &cordon.Error{Kind: cordon.Unavailable, Message: "what an earlier agent put in force could not be taken back", Err: err}
+	}
+	return nil
+}
+
+// put is called with apply held, or before anybody else has the enforcer.
+func (e *Enforcer) put(mode cordon.Mode, set *cordon.TrustSet) error {
+	some := set != nil && set.Len() > 0
+	if mode != cordon.ModeOff && !some {
 		return cordon.Errorf(cordon.Invalid, "", "the trust set is empty: nothing could run")
 	}
 	w, err := e.word()
-	if err == nil && set != nil && set.Len() > 0 && (set.Version() != e.version || w.policy() == 0) {
+	if err == nil && some && (set.Version() != e.version || w.policy() == 0) {
 		w, err = e.fill(w, set)
 	}
 	if err == nil {
@@ -158,21 +219,38 @@ func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 	if err != nil {
 		return &cordon.Error{Kind: cordon.Unavailable, Message: "the kernel did not take the trust set", Err: err}
 	}
-	if set != nil && set.Len() > 0 {
+	if some {
 		e.version = set.Version()
 	}
 	return nil
 }
 
+// Mode returns what is in force now, be it by an earlier process.
+func (e *Enforcer) Mode() cordon.Mode {
+	e.apply.Lock()
+	defer e.apply.Unlock()
+	if slices.ContainsFunc(e.elders, func(old elder) bool { return old.enforcing }) {
+		return cordon.ModeEnforce
+	}
+	w, err := e.word()
+	if err != nil {
+		return cordon.ModeOff // the map is ours: it can be read
+	}
+	return w.mode()
+}
+
 // fill puts the set into the slot that is not in use and returns the word that
 // makes it count.
 func (e *Enforcer) fill(w word, set *cordon.TrustSet) (word, error) {
-	m, anySize, err := newSet(set)
+	m, anySize, err := newSet(set, e.self)
 	if err != nil {
 		return 0, err
 	}
 	next := w ^ wordSlot
 	err = e.maps["sets"].Put(next.slot(), uint32(m.FD()))
+	if err == nil && e.cfg.Pins != "" {
+		err = e.ownSet(next.slot(), m)
+	}
 	// The slot keeps it; nobody needs the descriptor any more.
 	if err = errors.Join(err, m.Close()); err != nil {
 		return 0, err
@@ -200,14 +278,7 @@ func (e *Enforcer) counters() (enforce.Stats, error) {
 
 // Stats returns exact counts: the kernel counts by itself, whoever listens.
 func (e *Enforcer) Stats() enforce.Stats {
-	s, err := e.counters()
-	if err != nil {
-		return enforce.Stats{} // the maps are ours; it cannot be
-	}
-	s.Judged -= e.base.Judged
-	s.Refused -= e.base.Refused
-	s.WouldRefuse -= e.base.WouldRefuse
-	s.Errors -= e.base.Errors
+	s, _ := e.counters() // the map is ours: it can be read
 	return s
 }
 
@@ -274,9 +345,15 @@ func (ev *event) refusal() enforce.Refusal {
 	return r
 }
 
-// Close lets go of this process's part.
+// Close lets go of this process's part. With pins, a restriction stays in force:
+// only Apply lifts it.
 func (e *Enforcer) Close() error {
 	var errs []error
+	if e.pinned != "" {
+		if w, err := e.word(); err != nil || w.mode() != cordon.ModeEnforce {
+			errs = append(errs, err, os.RemoveAll(e.pinned))
+		}
+	}
 	if e.reader != nil {
 		errs = append(errs, e.reader.Close())
 		e.reading.Wait()

@@ -17,6 +17,11 @@ const (
 	settingScope
 	settingAsker
 	settingAsked
+	settingAskedFile
+	settingPins
+	settingPinsFile
+	settingHome
+	settingHomeFile
 )
 
 // word is what changes at once: see the macros of the same names.
@@ -59,6 +64,7 @@ const (
 	countHashed
 	countWrites
 	countDropped
+	countGuarded
 	counters
 )
 
@@ -96,26 +102,33 @@ func sizeKey(size int64) (k key) {
 	return k
 }
 
-// runs is the flag of every key: programs look for the key only.
-const runs uint32 = 1
+// Flags of a key. The first has no meaning but that the key is there.
+const (
+	keyRuns  uint32 = 1
+	keyAgent uint32 = 2 // whoever executes this is the agent
+)
+
+// originSelf is the origin of the agent's own program in trust sets.
+const originSelf = "cordon"
 
 // newSet puts a trust set into a map of its own. anySize says that there are
 // contents of which the size is not known.
-func newSet(set *cordon.TrustSet) (m *ebpf.Map, anySize bool, err error) {
+func newSet(set *cordon.TrustSet, self cordon.Digest) (m *ebpf.Map, anySize bool, err error) {
 	keys := make([]key, 0, set.Len()+set.Len()/2)
+	values := make([]uint32, 0, cap(keys))
 	sizes := make(map[int64]struct{}, set.Len()/2)
 	for e := range set.Entries() {
-		keys = append(keys, key(e.Digest))
+		flags := keyRuns
+		if e.Origin == originSelf || e.Digest == self {
+			flags |= keyAgent
+		}
+		keys, values = append(keys, key(e.Digest)), append(values, flags)
 		if _, there := sizes[e.Size]; e.Size < 0 {
 			anySize = true
 		} else if !there {
 			sizes[e.Size] = struct{}{}
-			keys = append(keys, sizeKey(e.Size))
+			keys, values = append(keys, sizeKey(e.Size)), append(values, keyRuns)
 		}
-	}
-	values := make([]uint32, len(keys))
-	for i := range values {
-		values[i] = runs
 	}
 	// Never one that forgets (LRU), and of exactly this size: what does not fit is an error.
 	m, err = ebpf.NewMap(&ebpf.MapSpec{Name: "set", Type: ebpf.Hash, KeySize: 32, ValueSize: 4, MaxEntries: uint32(len(keys))})

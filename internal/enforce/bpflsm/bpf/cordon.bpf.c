@@ -13,7 +13,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* ---- shared with the Go side: maps.go has the same numbers ---- */
 
-enum setting { WORD, SCOPE, ASKER, ASKED, SETTINGS = 8 };
+enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOME_FILE, SETTINGS = 16 };
 
 /* The word says everything that has to change at once. */
 #define MODE(w) ((w) & 3)
@@ -25,7 +25,10 @@ enum setting { WORD, SCOPE, ASKER, ASKED, SETTINGS = 8 };
 #define ANY_SIZE (1 << 4)
 #define POLICY(w) ((w) >> 32)
 
-enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, COUNTERS };
+/* The flags of a key. */
+#define AGENT 2
+
+enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, GUARDED, COUNTERS };
 enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL };
 enum reason {
 	NOT_TRUSTED = 1, /* the only verdict on a content; all others say that it cannot be known */
@@ -198,6 +201,19 @@ INLINE struct inode *beneath(struct inode *i)
 	return lower ? READ(lower, d_inode) : NULL;
 }
 
+/* keyed finds, or makes, what is known of a file that cannot carry a fact. */
+INLINE struct belowfact *keyed(u64 ino, u32 dev, u32 gen)
+{
+	struct belowkey k = {.ino = ino, .dev = dev, .gen = gen};
+	struct belowfact *f = bpf_map_lookup_elem(&belows, &k);
+	if (f)
+		return f;
+	/* A number that no forgotten fact had, so that none of them comes true again. */
+	struct belowfact n = {.opens = (u32)bpf_ktime_get_ns()};
+	bpf_map_update_elem(&belows, &k, &n, 1 /* BPF_NOEXIST */);
+	return bpf_map_lookup_elem(&belows, &k);
+}
+
 /* look describes the file below an overlay's; false if it cannot be relied on. */
 INLINE bool look(struct inode *i, struct below *b, struct belowfact **fact)
 {
@@ -207,17 +223,10 @@ INLINE bool look(struct inode *i, struct below *b, struct belowfact **fact)
 	struct super_block *sb = READ(r, i_sb);
 	if (!holds(READ(sb, s_magic)) || (s32)READ(r, i_writecount.counter) > 0)
 		return 0;
-	struct belowkey k = {.ino = READ(r, i_ino), .dev = READ(sb, s_dev), .gen = READ(r, i_generation)};
-	struct belowfact *f = bpf_map_lookup_elem(&belows, &k);
-	if (!f) {
-		/* A number that no forgotten fact had, so that none of them comes true again. */
-		struct belowfact n = {.opens = (u32)bpf_ktime_get_ns()};
-		bpf_map_update_elem(&belows, &k, &n, 1 /* BPF_NOEXIST */);
-		f = bpf_map_lookup_elem(&belows, &k);
-		if (!f)
-			return 0;
-	}
-	b->ino = k.ino, b->dev = k.dev, b->gen = k.gen;
+	b->ino = READ(r, i_ino), b->dev = READ(sb, s_dev), b->gen = READ(r, i_generation);
+	struct belowfact *f = keyed(b->ino, b->dev, b->gen);
+	if (!f)
+		return 0;
 	b->size = READ(r, i_size);
 	ctime(r, &b->sec, &b->nsec);
 	b->opens = f->opens;
@@ -346,14 +355,20 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	struct verdict v = {.word = setting(WORD)};
 	struct inode *i = f->f_inode;
 	struct below b = {}, after = {};
-	struct belowfact *under = NULL;
-	u64 sec, opens = 0;
+	struct belowfact *under = NULL, *own = NULL;
+	u64 sec, opens;
 	u32 nsec, reason;
 
 	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
-	if (hook == MAP && fact)
+	if (!fact) /* no memory at once: nothing is remembered, but writers are still seen */
+		own = keyed(i->i_ino, i->i_sb->s_dev, i->i_generation);
+	if (hook == MAP) {
 		/* Before anything is looked at: a writer sees this, or is seen below. */
-		__sync_fetch_and_or(&fact->code, 1);
+		if (fact)
+			__sync_fetch_and_or(&fact->code, 1);
+		else if (own)
+			__sync_fetch_and_or(&own->code, 1);
+	}
 	if (MODE(v.word) == OFF || !in_scope(i))
 		return 0;
 	count(JUDGED);
@@ -369,14 +384,16 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 				return refuse(&v, hook, WRITTEN, f);
 		}
 	}
-	if (hook == MAP && !fact)
-		return refuse(&v, hook, UNREADABLE, f); /* nobody could be kept from writing to it later */
 	if (fact) {
 		if (remembered(i, fact, v.word, &b)) {
 			*flags = fact->flags;
 			return 0;
 		}
 		opens = *(volatile u64 *)&fact->opens;
+	} else if (own) {
+		opens = *(volatile u32 *)&own->opens;
+	} else {
+		return refuse(&v, hook, UNREADABLE, f);
 	}
 	ctime(i, &sec, &nsec);
 	u64 size = i->i_size;
@@ -411,7 +428,7 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	reason = stable(i);
 	if (!reason && i->i_sb->s_magic == OVERLAY && !(look(i, &after, &under) && same(&b, &after)))
 		reason = WRITTEN;
-	if (!reason && fact && *(volatile u64 *)&fact->opens != opens)
+	if (!reason && opens != (fact ? *(volatile u64 *)&fact->opens : own ? *(volatile u32 *)&own->opens : 0))
 		reason = WRITTEN;
 	if (reason)
 		return refuse(&v, hook, reason, f);
@@ -426,6 +443,18 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	return 0;
 }
 
+/* ---- who is the agent ---- */
+
+/* A process is the agent because of what it executed, so that the next one is too. */
+struct kin { u32 is, becomes; };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct kin);
+} kin SEC(".maps");
+
 /* ---- where code comes from ---- */
 
 SEC("lsm.s/bprm_check_security")
@@ -433,7 +462,12 @@ int exec(u64 *ctx)
 {
 	struct linux_binprm *b = (void *)ctx[0];
 	u32 flags = 0;
-	return judge(b->file, EXEC, &flags);
+	int verdict = judge(b->file, EXEC, &flags);
+	/* The last of a chain of interpreters is what it becomes. */
+	struct kin *k = bpf_task_storage_get(&kin, bpf_get_current_task_btf(), NULL, flags & AGENT ? BPF_STORAGE_CREATE : 0);
+	if (k)
+		k->becomes = !verdict && flags & AGENT;
+	return verdict;
 }
 
 /* Only asked: an interpreter wants to know of a script (AT_EXECVE_CHECK, 6.14). */
@@ -541,10 +575,84 @@ int loaddata(u64 *ctx)
 	return nameless(w, KERNEL, NOT_A_FILE, NULL);
 }
 
+/* ---- the guard: while restricted, nobody but the agent touches what restricts ---- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, u32);
+	__type(value, u32);
+} own SEC(".maps"); /* ids of our maps */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, u64);
+	__type(value, u32);
+} cgroups SEC(".maps"); /* inode numbers of the agent's cgroup and those above it */
+
+INLINE bool is_kin(struct task_struct *t)
+{
+	struct task_struct *leader = t->group_leader;
+	if (!leader)
+		return 0;
+	struct kin *k = bpf_task_storage_get(&kin, leader, NULL, 0);
+	return k && k->is;
+}
+
+/* keep_out says whether the current task has to be kept from something, and counts it. */
+INLINE bool keep_out(void)
+{
+	if (MODE(setting(WORD)) != ENFORCE || is_kin(bpf_get_current_task_btf()))
+		return 0;
+	count(GUARDED);
+	return 1;
+}
+
+INLINE bool is_file(struct inode *i, u32 dev, u32 file)
+{
+	u64 ino = setting(file);
+	if (!ino || !i || READ(i, i_ino) != ino)
+		return 0;
+	struct super_block *sb = READ(i, i_sb);
+	return READ(sb, s_dev) == setting(dev);
+}
+
+/* at_home: in the directory where the agent keeps its state. */
+INLINE bool at_home(struct dentry *dir) { return is_file(READ(dir, d_inode), HOME, HOME_FILE); }
+
+/* is_pin: the directory of the pins, or what is in it or one below. */
+INLINE bool is_pin(struct dentry *d)
+{
+	for (int i = 0; i < 3; i++) {
+		if (is_file(READ(d, d_inode), PINS, PINS_FILE))
+			return 1;
+		d = READ(d, d_parent);
+	}
+	return 0;
+}
+
+#define CGROUP2 0x63677270
+
+/* stops_agent: a file that freezes or kills the agent's cgroup, or starves it. */
+INLINE bool stops_agent(struct inode *i, struct dentry *d, struct dentry *parent)
+{
+	if (i->i_sb->s_magic != CGROUP2 || (u32)(bpf_get_current_pid_tgid() >> 32) == 1)
+		return 0;
+	struct inode *above = READ(parent, d_inode);
+	u64 dir = READ(above, i_ino);
+	if (!bpf_map_lookup_elem(&cgroups, &dir))
+		return 0;
+	char name[16] = {};
+	bpf_probe_read_kernel_str(name, sizeof(name), READ(d, d_name.name));
+	/* cgroup.kill, cgroup.freeze, cgroup.type; memory.*, cpu.*, pids.* */
+	return !(name[0] == 'c' && name[1] == 'g' && name[7] != 'k' && name[7] != 'f');
+}
+
 /* ---- who could change it ---- */
 
 /* touched notes that the content of a file may change from now on. */
-INLINE int touched(struct inode *i, struct dentry *d)
+INLINE int touched(struct inode *i)
 {
 	u64 w = setting(WORD);
 	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, 0);
@@ -575,13 +683,19 @@ int opened(u64 *ctx)
 	if (mode & FMODE_WRITE) {
 		if ((i->i_mode & S_IFMT) != S_IFREG)
 			return 0;
-		return touched(i, NULL);
+		struct dentry *d = READ(f, f_path.dentry), *parent = READ(d, d_parent);
+		if ((at_home(parent) || stops_agent(i, d, parent)) && keep_out())
+			return -EPERM;
+		return touched(i);
 	}
 	u64 asker = setting(ASKER);
 	if (asker && asker == (u32)bpf_get_current_pid_tgid()) {
 		/* The agent asks the kernel what it calls this file system, and that this file is code. */
 		u32 at = ASKED;
 		u64 dev = i->i_sb->s_dev;
+		bpf_map_update_elem(&settings, &at, &dev, 0);
+		at = ASKED_FILE;
+		dev = i->i_ino;
 		bpf_map_update_elem(&settings, &at, &dev, 0);
 		if ((i->i_mode & S_IFMT) == S_IFREG) {
 			struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
@@ -599,7 +713,11 @@ int truncated(u64 *ctx)
 	struct path *p = (void *)ctx[0];
 	struct dentry *d = p->dentry;
 	struct inode *i = d->d_inode;
-	return i ? touched(i, d) : 0;
+	if (!i)
+		return 0;
+	if (at_home(READ(d, d_parent)) && keep_out())
+		return -EPERM;
+	return touched(i);
 }
 
 /* An overlay maps the file below it: that one is code, too. */
@@ -614,4 +732,86 @@ int backing(u64 *ctx)
 	if (fact)
 		__sync_fetch_and_or(&fact->code, 1);
 	return 0;
+}
+
+/* ---- what the guard watches ---- */
+
+/* Nothing of the agent's past is in a process that executed something else. */
+SEC("lsm/bprm_committed_creds")
+int became(u64 *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct kin *k = bpf_task_storage_get(&kin, t, NULL, 0);
+	if (!k)
+		return 0;
+	k->is = k->becomes && !t->ptrace; /* whoever traces it would be the agent */
+	k->becomes = 0;
+	return 0;
+}
+
+SEC("lsm/task_kill")
+int killed(u64 *ctx)
+{
+	/* Process 1 may: it stops services, and the machine. That releases nothing. */
+	if (!ctx[2] || (u32)(bpf_get_current_pid_tgid() >> 32) == 1)
+		return 0;
+	return is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
+}
+
+SEC("lsm/ptrace_access_check")
+int traced(u64 *ctx)
+{
+	return ctx[1] & PTRACE_MODE_ATTACH && is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
+}
+
+SEC("lsm/task_setrlimit")
+int limited(u64 *ctx)
+{
+	return is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
+}
+
+/* Every way to a map leads through here: by id and by pin; a program could write through a map that was opened for reading. */
+SEC("lsm/bpf_map")
+int mapped(u64 *ctx)
+{
+	struct bpf_map *m = (void *)ctx[0];
+	u32 id = m->id;
+	return bpf_map_lookup_elem(&own, &id) && keep_out() ? -EPERM : 0;
+}
+
+/* A program of type EXT replaces another one's code. */
+SEC("lsm/bpf")
+int command(u64 *ctx)
+{
+	if ((u32)ctx[0] != 5 /* BPF_PROG_LOAD */)
+		return 0;
+	u32 type = 0;
+	bpf_probe_read_kernel(&type, sizeof(type), (void *)ctx[1]);
+	return type == 28 /* BPF_PROG_TYPE_EXT */ && keep_out() ? -EPERM : 0;
+}
+
+SEC("lsm/sb_umount")
+int unmounted(u64 *ctx)
+{
+	struct vfsmount *m = (void *)ctx[0];
+	struct super_block *sb = m->mnt_sb;
+	return setting(PINS) && sb->s_dev == setting(PINS) && keep_out() ? -EPERM : 0;
+}
+
+INLINE int removed(struct dentry *d)
+{
+	return (is_pin(d) || at_home(READ(d, d_parent)) || is_file(READ(d, d_inode), HOME, HOME_FILE)) && keep_out() ? -EPERM : 0;
+}
+
+SEC("lsm/inode_unlink")
+int unlinked(u64 *ctx) { return removed((void *)ctx[1]); }
+
+SEC("lsm/inode_rmdir")
+int dir_removed(u64 *ctx) { return removed((void *)ctx[1]); }
+
+SEC("lsm/inode_rename")
+int renamed(u64 *ctx)
+{
+	int verdict = removed((void *)ctx[1]);
+	return verdict ? verdict : removed((void *)ctx[3]);
 }

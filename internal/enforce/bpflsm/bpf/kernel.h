@@ -60,6 +60,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define VM_EXEC 4
 #define VM_SHARED 8
 #define FMODE_WRITE 2
+#define PTRACE_MODE_ATTACH 2
 #define SB_KERNMOUNT (1 << 22)
 #define F_SEAL_WRITE 8
 #define HASH_ALGO_SHA256 4
@@ -94,6 +95,8 @@ struct linux_binprm___check { u32 is_check : 1; }; /* 6.14 */
 struct anon_vma;
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; struct anon_vma *anon_vma; };
 struct task_struct { struct task_struct *group_leader; int pid, tgid; u32 flags, ptrace; };
+
+struct bpf_map { u32 id; };
 
 struct shmem_inode_info { u32 seals; struct inode vfs_inode; };
 

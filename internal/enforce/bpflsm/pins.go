@@ -1,0 +1,187 @@
+package bpflsm
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon"
+)
+
+// Pins is where the programs of an enforcer for the whole machine are kept, so
+// that they outlive the process that loaded them. Each enforcer has a directory
+// of its own in it, with a name for each link and the map of settings.
+const Pins = "/sys/fs/bpf/cordon"
+
+const pinnedSettings = "settings"
+
+// elder is an enforcer of an earlier process that may still be in force. It is
+// never taken over, only replaced: its programs stay attached beside the new ones until
+// the new ones are in force, so that both must allow. So whatever somebody has
+// put there can make the machine stricter for a while, and nothing else.
+type elder struct {
+	dir       string
+	enforcing bool
+}
+
+// findElders finds what earlier processes left.
+func (e *Enforcer) findElders() error {
+	dirs, err := os.ReadDir(e.cfg.Pins)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for pins: %w", err)
+	}
+	for _, d := range dirs {
+		if !d.IsDir() {
+			continue
+		}
+		old := elder{dir: filepath.Join(e.cfg.Pins, d.Name())}
+		settings, err := ebpf.LoadPinnedMap(filepath.Join(old.dir, pinnedSettings), nil)
+		if err == nil {
+			old.enforcing, err = e.examine(settings)
+			err = errors.Join(err, settings.Close())
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // an earlier process may have ended before it had pinned all
+			return fmt.Errorf("read the pins of an earlier agent: %w", err)
+		}
+		e.elders = append(e.elders, old)
+	}
+	return nil
+}
+
+// examine refuses to replace what another agent restricted: this program, with
+// a directory of somebody's choice, must not be a way to lift a restriction.
+func (e *Enforcer) examine(settings *ebpf.Map) (enforcing bool, err error) {
+	var w, dev, file uint64
+	err = errors.Join(settings.Lookup(settingWord, &w), settings.Lookup(settingHome, &dev), settings.Lookup(settingHomeFile, &file))
+	enforcing = word(w).mode() == cordon.ModeEnforce
+	if err == nil && enforcing && (dev != e.home[0] || file != e.home[1]) {
+		err = errors.New("this machine is restricted by an agent with another data directory: start this program with that one")
+	}
+	return enforcing, err
+}
+
+// dismiss lets go of the elders. Their programs are detached with their pins.
+func (e *Enforcer) dismiss() error {
+	var errs []error
+	for _, old := range e.elders {
+		errs = append(errs, os.RemoveAll(old.dir))
+	}
+	e.elders = nil
+	return errors.Join(errs...)
+}
+
+// pin keeps this enforcer's programs beyond the process.
+func (e *Enforcer) pin() error {
+	if err := os.MkdirAll(e.cfg.Pins, 0o700); err != nil {
+		return fmt.Errorf("make a directory for pins (is bpf mounted at /sys/fs/bpf?): %w", err)
+	}
+	dir, err := os.MkdirTemp(e.cfg.Pins, "")
+	if err != nil {
+		return fmt.Errorf("make a directory for pins: %w", err)
+	}
+	e.pinned = dir
+	for name, l := range e.links {
+		if err := l.Pin(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("pin %s: %w", name, err)
+		}
+	}
+	if err := e.maps["settings"].Pin(filepath.Join(dir, pinnedSettings)); err != nil {
+		return fmt.Errorf("pin settings: %w", err)
+	}
+	return nil
+}
+
+// guard tells the programs what to keep others from: see the end of bpf/cordon.bpf.c.
+func (e *Enforcer) guard() error {
+	dev, file, err := e.ask(e.cfg.Pins)
+	if err != nil {
+		return fmt.Errorf("ask what the pins are: %w", err)
+	}
+	settings := e.maps["settings"]
+	err = errors.Join(settings.Put(settingPins, dev), settings.Put(settingPinsFile, file),
+		settings.Put(settingHome, e.home[0]), settings.Put(settingHomeFile, e.home[1]))
+	for name, m := range e.maps {
+		err = errors.Join(err, e.owns(name, m))
+	}
+	for _, pid := range append([]int{os.Getpid()}, e.cfg.Kin...) {
+		err = errors.Join(err, e.adopt(pid))
+	}
+	return errors.Join(err, e.guardCgroups())
+}
+
+// owns puts a map under guard.
+func (e *Enforcer) owns(name string, m *ebpf.Map) error {
+	info, err := m.Info()
+	if err != nil {
+		return fmt.Errorf("guard map %s: %w", name, err)
+	}
+	id, _ := info.ID()
+	if err := e.maps["own"].Put(uint32(id), uint32(1)); err != nil {
+		return fmt.Errorf("guard map %s: %w", name, err)
+	}
+	return nil
+}
+
+// ownSet puts the map in a slot under guard, in place of the one before.
+func (e *Enforcer) ownSet(slot uint32, m *ebpf.Map) error {
+	info, err := m.Info()
+	if err != nil {
+		return fmt.Errorf("guard set: %w", err)
+	}
+	id, _ := info.ID()
+	if err := e.maps["own"].Put(uint32(id), uint32(1)); err != nil {
+		return fmt.Errorf("guard set: %w", err)
+	}
+	if before := e.setIDs[slot]; before != 0 {
+		if err := e.maps["own"].Delete(before); err != nil {
+			return fmt.Errorf("guard set: %w", err)
+		}
+	}
+	e.setIDs[slot] = uint32(id)
+	return nil
+}
+
+// adopt makes a process count as the agent that was started before there was
+// anybody to see what it executed.
+func (e *Enforcer) adopt(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("guard process %d: %w", pid, err)
+	}
+	defer func() { _ = unix.Close(fd) }() // only names
+	if err := e.maps["kin"].Put(uint32(fd), [2]uint32{1, 0}); err != nil {
+		return fmt.Errorf("guard process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// guardCgroups keeps others from freezing and killing by cgroup.
+func (e *Enforcer) guardCgroups() error {
+	text, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return fmt.Errorf("find own cgroup: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::/")
+		for ok && path != "" && path != "." {
+			var st unix.Stat_t
+			if err := unix.Stat(filepath.Join("/sys/fs/cgroup", path), &st); err != nil {
+				return fmt.Errorf("find own cgroup: %w", err)
+			}
+			if err := e.maps["cgroups"].Put(st.Ino, uint32(1)); err != nil {
+				return fmt.Errorf("guard own cgroup: %w", err)
+			}
+			path = filepath.Dir(path)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,350 @@
+package bpflsm
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon"
+)
+
+const (
+	agentVar = "CORDON_BPF_AGENT" // home, set: what of the file "set" is trusted
+	homeDir  = "/run/agent"
+	trustDir = "/run/trusted"
+	pinDir   = "/sys/fs/bpf/cordon"
+
+	cgroupDir = "/sys/fs/cgroup/agent"
+)
+
+// A test program started with agentVar is an agent for tests: it restricts the
+// machine and obeys standard input.
+func TestMain(m *testing.M) {
+	if home := os.Getenv(agentVar); home != "" {
+		if err := agentMain(home); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func agentMain(home string) error {
+	var entries []cordon.TrustEntry
+	files, err := os.ReadDir(trustDir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(filepath.Join(trustDir, f.Name()))
+		if err != nil {
+			return err
+		}
+		e := entry(b)
+		if strings.HasPrefix(f.Name(), "agent") {
+			e.Origin = originSelf
+		}
+		entries = append(entries, e)
+	}
+	e, err := Open(Config{Log: slog.Default(), Pins: pinDir, Home: home})
+	if err != nil {
+		return err
+	}
+	fmt.Println("found", e.Mode())
+	if err := e.Apply(cordon.ModeEnforce, cordon.NewTrustSet(entries, nil)); err != nil {
+		return err
+	}
+	for _, m := range e.maps {
+		info, err := m.Info()
+		if err != nil {
+			return err
+		}
+		id, _ := info.ID()
+		fmt.Println("map", id)
+	}
+	fmt.Println("map", e.setIDs[1]) // the first set goes into the second slot
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		switch in.Text() {
+		case "die":
+			return unix.Kill(os.Getpid(), unix.SIGKILL)
+		case "end":
+			return e.Close()
+		case "off":
+			if err := e.Apply(cordon.ModeOff, nil); err != nil {
+				return err
+			}
+			fmt.Println("ready")
+		}
+	}
+	return nil
+}
+
+type testAgent struct {
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Scanner
+	mode string
+	maps []ebpf.MapID
+}
+
+func startAgent(t *testing.T, program, home string) (*testAgent, error) {
+	t.Helper()
+	a := &testAgent{cmd: exec.Command(program)}
+	a.cmd.Env = append(os.Environ(), agentVar+"="+home)
+	a.cmd.Stderr = os.Stderr
+	cgroup := open(t, cgroupDir, os.O_RDONLY)
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
+	out, err := a.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.in, err = a.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	a.out = bufio.NewScanner(out)
+	return a, a.ready()
+}
+
+// ready reads until the agent is.
+func (a *testAgent) ready() error {
+	for a.out.Scan() {
+		what, rest, _ := strings.Cut(a.out.Text(), " ")
+		switch what {
+		case "ready":
+			return nil
+		case "error":
+			return errors.Join(errors.New(rest), a.cmd.Wait())
+		case "found":
+			a.mode = rest
+		case "map":
+			id, err := strconv.Atoi(rest)
+			if err != nil {
+				return err
+			}
+			a.maps = append(a.maps, ebpf.MapID(id))
+		}
+	}
+	return fmt.Errorf("the agent ended: %w", a.cmd.Wait())
+}
+
+func (a *testAgent) tell(t *testing.T, what string) {
+	t.Helper()
+	if _, err := io.WriteString(a.in, what+"\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStaysInForce has root try to get rid of a restriction while agents come
+// and go.
+func TestStaysInForce(t *testing.T) {
+	eachKernel(t, nil, func(t *testing.T) {
+		dir := t.TempDir()
+		for _, d := range []string{homeDir, trustDir, "/run/other", cgroupDir} {
+			if err := os.MkdirAll(d, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		put := func(path string, b []byte) string {
+			if err := os.WriteFile(path, b, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			return path
+		}
+		self := read(t, "/proc/self/exe")
+		put(trustDir+"/busybox", read(t, "/bin/busybox"))
+		put(trustDir+"/agent1", self)
+		agent2 := put(trustDir+"/agent2", append(append([]byte{}, self...), "an upgrade"...))
+		put(homeDir+"/state", []byte("restricted"))
+		evil := put(filepath.Join(dir, "evil"), append(read(t, "/bin/busybox"), "evil"...))
+		script := put(filepath.Join(dir, "evil.sh"), []byte("#!/bin/sh\nexit 0\n"))
+		a, err := startAgent(t, "/proc/self/exe", homeDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tries, ran atomic.Int64
+		var looping sync.WaitGroup
+		stop := make(chan struct{})
+		looping.Go(func() {
+			// On a thread that yields, as the guest has one slow processor. It is never unlocked, and so ends.
+			runtime.LockOSThread()
+			if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 10); err != nil {
+				t.Error(err)
+			}
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				for _, p := range []string{script, evil} {
+					if err := exec.Command(p, "true").Run(); !errors.Is(err, unix.EPERM) {
+						ran.Add(1)
+					}
+					tries.Add(1)
+				}
+			}
+		})
+		attack(t, a, a.maps)
+		before := tries.Load()
+
+		a.tell(t, "die")
+		_ = a.cmd.Wait() // killed
+		for tries.Load() < before+6 {
+			_ = exec.Command("/bin/true").Run()
+		}
+		attackPins(t, a.maps)
+
+		if _, err := startAgent(t, "/proc/self/exe", "/run/other"); err == nil || !strings.Contains(err.Error(), "another data directory") {
+			t.Errorf("an agent with another data directory: %v", err)
+		}
+		again, err := startAgent(t, "/proc/self/exe", homeDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.mode != string(cordon.ModeEnforce) {
+			t.Errorf("the next agent found mode %s", again.mode)
+		}
+		if dirs, err := os.ReadDir(pinDir); err != nil || len(dirs) != 1 {
+			t.Errorf("after the handover there are %d sets of pins, %v", len(dirs), err)
+		}
+		attack(t, again, again.maps)
+		again.tell(t, "end")
+		if err := again.cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		attackPins(t, again.maps)
+
+		upgraded, err := startAgent(t, agent2, homeDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		attack(t, upgraded, upgraded.maps)
+		close(stop)
+		looping.Wait()
+		t.Logf("%d attempts, %d ran", tries.Load(), ran.Load())
+		if ran.Load() != 0 {
+			t.Errorf("%d of %d attempts to run something untrusted were not refused", ran.Load(), tries.Load())
+		}
+
+		upgraded.tell(t, "off")
+		if err := upgraded.ready(); err != nil {
+			t.Fatal(err)
+		}
+		if err := exec.Command(script).Run(); err != nil {
+			t.Errorf("after the release: %v", err)
+		}
+		upgraded.tell(t, "end")
+		if err := upgraded.cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		if dirs, err := os.ReadDir(pinDir); err != nil || len(dirs) != 0 {
+			t.Errorf("after the release there are %d sets of pins, %v", len(dirs), err)
+		}
+		if err := unix.Unmount("/sys/fs/bpf", 0); err != nil {
+			t.Errorf("after the release, umount: %v", err)
+		}
+	})
+}
+
+func mustFail(t *testing.T, what string, err error, want ...error) {
+	t.Helper()
+	for _, w := range want {
+		if errors.Is(err, w) {
+			return
+		}
+	}
+	t.Errorf("%s: got %v, want %v", what, err, want)
+}
+
+// attack is root against a living agent.
+func attack(t *testing.T, a *testAgent, maps []ebpf.MapID) {
+	t.Helper()
+	pid := a.cmd.Process.Pid
+	for _, sig := range []syscall.Signal{unix.SIGKILL, unix.SIGSTOP, unix.SIGTERM, unix.SIGABRT} {
+		mustFail(t, "signal "+sig.String(), unix.Kill(pid, sig), unix.EPERM)
+	}
+	mustFail(t, "attach", unix.PtraceAttach(pid), unix.EPERM)
+	mustFail(t, "seize", unix.PtraceSeize(pid), unix.EPERM)
+	_, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+	mustFail(t, "open memory", err, unix.EPERM, unix.EACCES)
+	local, remote := []unix.Iovec{{Base: new(byte), Len: 1}}, []unix.RemoteIovec{{Base: 0x400000, Len: 1}}
+	_, err = unix.ProcessVMWritev(pid, local, remote, 0)
+	mustFail(t, "write memory", err, unix.EPERM)
+	mustFail(t, "limit", unix.Prlimit(pid, unix.RLIMIT_CPU, &unix.Rlimit{Cur: 1, Max: 1}, nil), unix.EPERM)
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	_, err = unix.PidfdGetfd(fd, 5, 0)
+	mustFail(t, "take a descriptor", err, unix.EPERM)
+	mustFail(t, "signal by descriptor", unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0), unix.EPERM)
+	for _, file := range []string{"cgroup.freeze", "cgroup.kill"} {
+		mustFail(t, file, os.WriteFile(filepath.Join(cgroupDir, file), []byte("1"), 0), unix.EPERM)
+	}
+	attackPins(t, maps)
+}
+
+// attackPins is root against what keeps a restriction, be there an agent or not.
+func attackPins(t *testing.T, maps []ebpf.MapID) {
+	t.Helper()
+	for _, id := range maps {
+		_, err := ebpf.NewMapFromID(id)
+		mustFail(t, fmt.Sprintf("open map %d by id", id), err, unix.EPERM)
+	}
+	dirs, err := os.ReadDir(pinDir)
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("no pins: %v", err)
+	}
+	dir := filepath.Join(pinDir, dirs[0].Name())
+	_, err = ebpf.LoadPinnedMap(dir+"/settings", nil)
+	mustFail(t, "open map by pin", err, unix.EPERM)
+	_, err = ebpf.LoadPinnedMap(dir+"/settings", &ebpf.LoadPinOptions{ReadOnly: true})
+	mustFail(t, "open map by pin to read", err, unix.EPERM)
+	mustFail(t, "unpin a map", os.Remove(dir+"/settings"), unix.EPERM)
+	mustFail(t, "unpin a link", os.Remove(dir+"/exec"), unix.EPERM)
+	mustFail(t, "move a pin", os.Rename(dir+"/exec", "/sys/fs/bpf/x"), unix.EPERM)
+	mustFail(t, "move a pin over another", os.Rename(dir+"/map", dir+"/exec"), unix.EPERM)
+	mustFail(t, "move the pins", os.Rename(pinDir, "/sys/fs/bpf/y"), unix.EPERM)
+	mustFail(t, "unmount", unix.Unmount("/sys/fs/bpf", 0), unix.EPERM)
+	mustFail(t, "unmount lazily", unix.Unmount("/sys/fs/bpf", unix.MNT_DETACH), unix.EPERM)
+	if l, err := link.LoadPinnedLink(dir+"/exec", nil); err == nil {
+		if l.Detach() == nil {
+			t.Error("a link was detached")
+		}
+		if l.Update(nil) == nil {
+			t.Error("a link was updated")
+		}
+		_ = l.Close()
+	}
+	attr := [16]uint64{28} // BPF_PROG_TYPE_EXT
+	_, _, errno := unix.Syscall(unix.SYS_BPF, 5, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	mustFail(t, "load a program that replaces another's code", errno, unix.EPERM)
+	mustFail(t, "write to the agent's state", os.WriteFile(homeDir+"/state", []byte("free"), 0), unix.EPERM)
+	mustFail(t, "truncate the agent's state", os.Truncate(homeDir+"/state", 0), unix.EPERM)
+	mustFail(t, "remove the agent's state", os.Remove(homeDir+"/state"), unix.EPERM)
+	mustFail(t, "replace the agent's state", os.Rename("/run/trusted/busybox", homeDir+"/state"), unix.EPERM)
+	mustFail(t, "move the agent's directory", os.Rename(homeDir, "/run/elsewhere"), unix.EPERM)
+}
