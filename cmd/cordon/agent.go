@@ -55,6 +55,7 @@ type agentRun struct {
 	CAFile          string `name:"ca-file" env:"CORDON_CA_FILE" type:"path" placeholder:"FILE" help:"Trust this CA for the server (PEM). Without it, the system's."`
 	EnrollmentToken string `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
 	Enforcer        string `enum:"auto,bpf,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
+	AnonymousCode   string `enum:"allow,deny" default:"allow" help:"With BPF LSM, while restricted: executable memory without a file, as JIT compilers make it: ${enum} (default ${default})."`
 	Scope           string `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
 	Audit           bool   `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
 	Rules           string `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
@@ -197,7 +198,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 
 // openBPF returns no enforcer unless it was seen to work.
 func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
-	cfg := bpflsm.Config{Scope: scope, Log: log}
+	cfg := bpflsm.Config{Scope: scope, Log: log, DenyAnonymous: c.AnonymousCode == "deny"}
 	if scope.Mount == "" {
 		cfg.Pins, cfg.Home, cfg.Kin = bpflsm.Pins, c.DataDir, []int{g.PID()}
 	}

@@ -34,6 +34,13 @@ func (k *kernel) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 	return nil
 }
 
+// Mode is what an earlier process left, or what was applied.
+func (k *kernel) Mode() cordon.Mode {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.mode
+}
+
 func (k *kernel) Stats() enforce.Stats { return enforce.Stats{Refused: 7} }
 
 type rig struct {
@@ -53,8 +60,10 @@ func set(names ...string) *cordon.TrustSet {
 	return cordon.NewTrustSet(entries, nil)
 }
 
-func newRig(last *cordon.TrustSet) *rig {
-	r := &rig{kernel: &kernel{mode: cordon.ModeOff}, sets: make(chan any)}
+func newRig(last *cordon.TrustSet) *rig { return newRigIn(cordon.ModeOff, last) }
+
+func newRigIn(mode cordon.Mode, last *cordon.TrustSet) *rig {
+	r := &rig{kernel: &kernel{mode: mode}, sets: make(chan any)}
 	r.Protection = New(Config{
 		Enforcer: r.kernel,
 		Test: func(m cordon.Mode) error {
@@ -120,6 +129,26 @@ func TestSwitch(t *testing.T) {
 				t.Errorf("after a failed restriction the machine is not as it was: %+v, kernel %s", r.Observe(), r.kernel.mode)
 			}
 		})
+	}
+}
+
+// Whatever goes wrong when a restarted agent restores a restriction that
+// outlived the one before: the kernel is not told to let go.
+func TestRestoringWhatIsInForceNeverReleases(t *testing.T) {
+	r := newRigIn(cordon.ModeEnforce, set("a"))
+	if o := r.Observe(); o.Mode != cordon.ModeEnforce || o.Restricted() {
+		t.Errorf("before anything was proved it says %+v", o)
+	}
+	r.test = errors.New("the disk is full")
+	if err := r.Switch(t.Context(), cordon.ModeEnforce); err == nil {
+		t.Error("the self-test failed and nobody says so")
+	}
+	if o := r.Observe(); r.kernel.mode != cordon.ModeEnforce || o.Mode != cordon.ModeEnforce || o.Restricted() || o.Problem == "" {
+		t.Errorf("the kernel is in mode %s, observed %+v", r.kernel.mode, o)
+	}
+	r.test = nil
+	if err := r.Switch(t.Context(), cordon.ModeEnforce); err != nil || !r.Observe().Restricted() {
+		t.Errorf("at the second try: %v, %+v", err, r.Observe())
 	}
 }
 

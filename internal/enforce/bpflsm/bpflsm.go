@@ -48,6 +48,9 @@ import (
 type Config struct {
 	Scope enforce.Scope // a mount stands for its whole file system
 	Log   *slog.Logger
+	// DenyAnonymous refuses executable memory without a file: no JIT runs then.
+	// It holds for the whole machine only.
+	DenyAnonymous bool
 	// Pins is a directory in a BPF file system, [Pins] as a rule, where the
 	// programs are kept beyond this process; empty: a restriction ends with it.
 	Pins string
@@ -213,6 +216,9 @@ func (e *Enforcer) put(mode cordon.Mode, set *cordon.TrustSet) error {
 	if err == nil && some && (set.Version() != e.version || w.policy() == 0) {
 		w, err = e.fill(w, set)
 	}
+	if w &^= wordAnonDeny; e.cfg.DenyAnonymous {
+		w |= wordAnonDeny
+	}
 	if err == nil {
 		err = e.maps["settings"].Put(settingWord, uint64(w.withMode(mode)))
 	}
@@ -290,7 +296,7 @@ func (e *Enforcer) Beat() uint64 { return uint64(time.Now().UnixNano()) }
 
 // limits are what [Enforcer.Describe] says on every kernel.
 var limits = []string{
-	"Code that a running program makes in memory by itself (JIT, and shellcode) is allowed.",
+	"Code written into another process (ptrace, /proc/PID/mem) is not judged.",
 	"Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input).",
 	"What was running before the restriction keeps running.",
 	"Files on network and FUSE file systems, and on an overlay over an overlay, are always refused.",
@@ -300,6 +306,9 @@ var limits = []string{
 // Describe says what this enforcer is and cannot do.
 func (e *Enforcer) Describe() enforce.Description {
 	d := enforce.Description{Name: "bpf", Scope: e.cfg.Scope, Limits: slices.Clone(limits)}
+	if !e.cfg.DenyAnonymous {
+		d.Limits = append(d.Limits, "Code that a running program makes in memory by itself (JIT, and shellcode) is allowed; --anonymous-code deny refuses it.")
+	}
 	for _, name := range e.without {
 		d.Limits = append(d.Limits, optional[name])
 	}
@@ -348,7 +357,7 @@ func (ev *event) refusal() enforce.Refusal {
 // Close lets go of this process's part. With pins, a restriction stays in force:
 // only Apply lifts it.
 func (e *Enforcer) Close() error {
-	var errs []error
+	errs := []error{e.forget()}
 	if e.pinned != "" {
 		if w, err := e.word(); err != nil || w.mode() != cordon.ModeEnforce {
 			errs = append(errs, err, os.RemoveAll(e.pinned))

@@ -532,6 +532,29 @@ func testAnonymous(t *testing.T, g *guest) {
 	} else {
 		_ = unix.Munmap(m)
 	}
+	g.cfg.DenyAnonymous = true
+	g.apply(t, cordon.ModeEnforce)
+	defer func() {
+		g.cfg.DenyAnonymous = false
+		g.apply(t, cordon.ModeEnforce)
+	}()
+	g.refused(t, "made as code", func() error {
+		_, err := unix.Mmap(-1, 0, 4096, rx|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		return err
+	})
+	g.refused(t, "made code later", func() error {
+		m, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = unix.Munmap(m) }()
+		return unix.Mprotect(m, rx)
+	})
+	g.refused(t, "a trusted file, to be written over in memory", func() error {
+		_, err := mapFile(t, open(t, filepath.Join(g.dir, "program"), os.O_RDONLY), rx|unix.PROT_WRITE, unix.MAP_PRIVATE)
+		return err
+	})
+	allowed(t, "programs", run(g.write(t, "plain", g.program)))
 }
 
 func testNewSets(t *testing.T, g *guest, good, evil string) {

@@ -27,6 +27,7 @@ const pinnedSettings = "settings"
 // put there can make the machine stricter for a while, and nothing else.
 type elder struct {
 	dir       string
+	settings  *ebpf.Map // nil if it never came so far
 	enforcing bool
 }
 
@@ -44,15 +45,17 @@ func (e *Enforcer) findElders() error {
 			continue
 		}
 		old := elder{dir: filepath.Join(e.cfg.Pins, d.Name())}
-		settings, err := ebpf.LoadPinnedMap(filepath.Join(old.dir, pinnedSettings), nil)
-		if err == nil {
-			old.enforcing, err = e.examine(settings)
-			err = errors.Join(err, settings.Close())
+		old.settings, err = ebpf.LoadPinnedMap(filepath.Join(old.dir, pinnedSettings), nil)
+		if errors.Is(err, fs.ErrNotExist) { // an earlier process may have ended before it had pinned all
+			err = nil
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // an earlier process may have ended before it had pinned all
-			return fmt.Errorf("read the pins of an earlier agent: %w", err)
+		if err == nil && old.settings != nil {
+			old.enforcing, err = e.examine(old.settings)
 		}
 		e.elders = append(e.elders, old)
+		if err != nil {
+			return fmt.Errorf("read the pins of an earlier agent: %w", err)
+		}
 	}
 	return nil
 }
@@ -69,11 +72,27 @@ func (e *Enforcer) examine(settings *ebpf.Map) (enforcing bool, err error) {
 	return enforcing, err
 }
 
-// dismiss lets go of the elders. Their programs are detached with their pins.
+// dismiss ends the elders. The kernel detaches programs some time after their
+// pins are gone (seen on 6.12), so they are switched off first.
 func (e *Enforcer) dismiss() error {
 	var errs []error
 	for _, old := range e.elders {
+		if old.settings != nil {
+			errs = append(errs, old.settings.Put(settingWord, uint64(0)))
+		}
 		errs = append(errs, os.RemoveAll(old.dir))
+	}
+	errs = append(errs, e.forget())
+	return errors.Join(errs...)
+}
+
+// forget lets go of what was opened of the elders.
+func (e *Enforcer) forget() error {
+	var errs []error
+	for _, old := range e.elders {
+		if old.settings != nil {
+			errs = append(errs, old.settings.Close())
+		}
 	}
 	e.elders = nil
 	return errors.Join(errs...)
