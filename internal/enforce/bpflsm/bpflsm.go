@@ -279,7 +279,16 @@ func (e *Enforcer) counters() (enforce.Stats, error) {
 			n[i] += v
 		}
 	}
-	return enforce.Stats{Judged: n[countJudged], Refused: n[countRefused], WouldRefuse: n[countWould], Errors: n[countUnknown]}, nil
+	s := enforce.Stats{Judged: n[countJudged], Refused: n[countRefused], WouldRefuse: n[countWould], Errors: n[countUnknown]}
+	for name, p := range e.progs {
+		// Kernels before 6.2 (and 6.1.54) do not call a program that was interrupted on the same processor.
+		each, err := p.Stats()
+		if err != nil {
+			return enforce.Stats{}, fmt.Errorf("read counters of %s: %w", name, err)
+		}
+		s.Lost += each.RecursionMisses
+	}
+	return s, nil
 }
 
 // Stats returns exact counts: the kernel counts by itself, whoever listens.

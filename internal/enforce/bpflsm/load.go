@@ -87,6 +87,9 @@ func load(s *ebpf.CollectionSpec, replace map[string]*ebpf.Map) (*ebpf.Collectio
 		last := refused.Log[max(0, len(refused.Log)-12):]
 		return nil, fmt.Errorf("load programs: %w: %s", err, strings.Join(last, " | "))
 	}
+	if errors.Is(err, unix.EPERM) {
+		return nil, errors.New("this kernel does not let the agent load BPF LSM programs (it takes root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, and some machines refuse it to all)")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
