@@ -49,4 +49,4 @@ BPF := internal/enforce/bpflsm
 bpf:
 	cd $(BPF)/bpf && clang-19 -target bpfel -mcpu=v3 -O2 -g -Wall -Werror -fdebug-compilation-dir=. -c cordon.bpf.c -o ../cordon.bpf.o
 	llvm-strip-19 -g $(BPF)/cordon.bpf.o
-	cd $(BPF) && sha256sum bpf/cordon.bpf.c bpf/kernel.h cordon.bpf.o > cordon.bpf.sum
+	cd $(BPF) && sha256sum bpf/*.[ch] cordon.bpf.o > cordon.bpf.sum

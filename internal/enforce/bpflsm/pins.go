@@ -119,7 +119,7 @@ func (e *Enforcer) pin() error {
 	return nil
 }
 
-// guard tells the programs what to keep others from: see the end of bpf/cordon.bpf.c.
+// guard tells the programs what to keep others from: see bpf/guard.h.
 func (e *Enforcer) guard() error {
 	dev, file, err := e.ask(e.cfg.Pins)
 	if err != nil {

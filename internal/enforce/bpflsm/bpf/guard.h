@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The guard: while restricted, nobody but the agent touches what restricts. It
+ * is a part of cordon.bpf.c, apart from what judges code.
+ */
+#pragma once
+
+/* ---- who is the agent ---- */
+
+/* A process is the agent because of what it executed, so that the next one is too. */
+struct kin { u32 is, becomes; };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct kin);
+} kin SEC(".maps");
+
+/* ---- what is guarded ---- */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, u32);
+	__type(value, u32);
+} own SEC(".maps"); /* ids of our maps */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, u64);
+	__type(value, u32);
+} cgroups SEC(".maps"); /* inode numbers of the agent's cgroup and those above it */
+
+INLINE bool is_kin(struct task_struct *t)
+{
+	struct task_struct *leader = t->group_leader;
+	if (!leader)
+		return 0;
+	struct kin *k = bpf_task_storage_get(&kin, leader, NULL, 0);
+	return k && k->is;
+}
+
+/* keep_out says whether the current task has to be kept from something, and counts it. */
+INLINE bool keep_out(void)
+{
+	if (MODE(setting(WORD)) != ENFORCE || is_kin(bpf_get_current_task_btf()))
+		return 0;
+	count(GUARDED);
+	return 1;
+}
+
+INLINE bool is_file(struct inode *i, u32 dev, u32 file)
+{
+	u64 ino = setting(file);
+	if (!ino || !i || READ(i, i_ino) != ino)
+		return 0;
+	struct super_block *sb = READ(i, i_sb);
+	return READ(sb, s_dev) == setting(dev);
+}
+
+/* at_home: in the directory where the agent keeps its state. */
+INLINE bool at_home(struct dentry *dir) { return is_file(READ(dir, d_inode), HOME, HOME_FILE); }
+
+/* is_pin: the directory of the pins, or what is in it or one below. */
+INLINE bool is_pin(struct dentry *d)
+{
+	for (int i = 0; i < 3; i++) {
+		if (is_file(READ(d, d_inode), PINS, PINS_FILE))
+			return 1;
+		d = READ(d, d_parent);
+	}
+	return 0;
+}
+
+#define CGROUP2 0x63677270
+
+/* stops_agent: a file that freezes or kills the agent's cgroup, or starves it. */
+INLINE bool stops_agent(struct inode *i, struct dentry *d, struct dentry *parent)
+{
+	if (i->i_sb->s_magic != CGROUP2 || (u32)(bpf_get_current_pid_tgid() >> 32) == 1)
+		return 0;
+	struct inode *above = READ(parent, d_inode);
+	u64 dir = READ(above, i_ino);
+	if (!bpf_map_lookup_elem(&cgroups, &dir))
+		return 0;
+	char name[16] = {};
+	bpf_probe_read_kernel_str(name, sizeof(name), READ(d, d_name.name));
+	/* cgroup.kill, cgroup.freeze, cgroup.type; memory.*, cpu.*, pids.* */
+	return !(name[0] == 'c' && name[1] == 'g' && name[7] != 'k' && name[7] != 'f');
+}
+
+/* ---- what the guard watches ---- */
+
+/* Nothing of the agent's past is in a process that executed something else. */
+SEC("lsm/bprm_committed_creds")
+int became(u64 *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct kin *k = bpf_task_storage_get(&kin, t, NULL, 0);
+	if (!k)
+		return 0;
+	k->is = k->becomes && !t->ptrace; /* whoever traces it would be the agent */
+	k->becomes = 0;
+	return 0;
+}
+
+SEC("lsm/task_kill")
+int killed(u64 *ctx)
+{
+	/* Process 1 may: it stops services, and the machine. That releases nothing. */
+	if (!ctx[2] || (u32)(bpf_get_current_pid_tgid() >> 32) == 1)
+		return 0;
+	return is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
+}
+
+SEC("lsm/ptrace_access_check")
+int traced(u64 *ctx)
+{
+	return ctx[1] & PTRACE_MODE_ATTACH && is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
+}
+
+SEC("lsm/task_setrlimit")
+int limited(u64 *ctx)
+{
+	return is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
+}
+
+/* Every way to a map leads through here: by id and by pin; a program could write through a map that was opened for reading. */
+SEC("lsm/bpf_map")
+int mapped(u64 *ctx)
+{
+	struct bpf_map *m = (void *)ctx[0];
+	u32 id = m->id;
+	return bpf_map_lookup_elem(&own, &id) && keep_out() ? -EPERM : 0;
+}
+
+/* A program of type EXT replaces another one's code. */
+SEC("lsm/bpf")
+int command(u64 *ctx)
+{
+	if ((u32)ctx[0] != 5 /* BPF_PROG_LOAD */)
+		return 0;
+	u32 type = 0;
+	bpf_probe_read_kernel(&type, sizeof(type), (void *)ctx[1]);
+	return type == 28 /* BPF_PROG_TYPE_EXT */ && keep_out() ? -EPERM : 0;
+}
+
+SEC("lsm/sb_umount")
+int unmounted(u64 *ctx)
+{
+	struct vfsmount *m = (void *)ctx[0];
+	struct super_block *sb = m->mnt_sb;
+	return setting(PINS) && sb->s_dev == setting(PINS) && keep_out() ? -EPERM : 0;
+}
+
+INLINE int removed(struct dentry *d)
+{
+	return (is_pin(d) || at_home(READ(d, d_parent)) || is_file(READ(d, d_inode), HOME, HOME_FILE)) && keep_out() ? -EPERM : 0;
+}
+
+SEC("lsm/inode_unlink")
+int unlinked(u64 *ctx) { return removed((void *)ctx[1]); }
+
+SEC("lsm/inode_rmdir")
+int dir_removed(u64 *ctx) { return removed((void *)ctx[1]); }
+
+SEC("lsm/inode_rename")
+int renamed(u64 *ctx)
+{
+	int verdict = removed((void *)ctx[1]);
+	return verdict ? verdict : removed((void *)ctx[3]);
+}
