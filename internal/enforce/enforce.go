@@ -32,7 +32,8 @@ type Enforcer interface {
 	// Apply puts mode and set in force. When it has returned nil, every program
 	// that is started in the scope is judged by them; nothing that an earlier set
 	// allowed is remembered. If it returns an error, a sentence for people, what
-	// was in force before still is. Mode enforce with an empty set is an error.
+	// was in force before still is. Mode enforce with an empty set is an error. In
+	// mode off a set is what is likely to be enforced next, to be prepared for.
 	Apply(mode cordon.Mode, set *cordon.TrustSet) error
 	// Stats returns exact counts since the enforcer was opened.
 	Stats() Stats

@@ -286,7 +286,12 @@ func (p *Protection) load(ctx context.Context, set *cordon.TrustSet) error {
 		p.audit(ctx)
 	}
 	if mode != cordon.ModeEnforce && p.cfg.Test != nil {
-		// Done ahead, so that a restriction need not wait for it.
+		// Both done ahead, so that a restriction need not wait for them.
+		if now := p.observed.Load().Mode; now == cordon.ModeOff {
+			if err := p.cfg.Enforcer.Apply(now, set); err != nil {
+				p.cfg.Log.WarnContext(ctx, "the enforcer did not take the trust set ahead", "err", err)
+			}
+		}
 		if err := p.survives(ctx, set); err != nil {
 			p.cfg.Log.WarnContext(ctx, "a restriction would be refused now", "err", err)
 		}

@@ -132,6 +132,22 @@ func TestSwitch(t *testing.T) {
 	}
 }
 
+// A restriction need not wait for the kernel to take a set.
+func TestSetIsHandedOverAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := newRig(nil)
+		go func() { _ = r.Run(ctx) }()
+		r.sets <- set("a", "b")
+		synctest.Wait()
+		if r.kernel.mode != cordon.ModeOff || r.kernel.set == nil || r.kernel.set.Len() != 3 {
+			t.Errorf("the kernel is in mode %s and has %v", r.kernel.mode, r.kernel.set)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
 // Whatever goes wrong when a restarted agent restores a restriction that
 // outlived the one before: the kernel is not told to let go.
 func TestRestoringWhatIsInForceNeverReleases(t *testing.T) {
