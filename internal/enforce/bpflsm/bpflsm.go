@@ -67,7 +67,8 @@ type Enforcer struct {
 	links   map[string]link.Link
 	home    [2]uint64 // device and inode of Home, as the kernel has them
 	self    cordon.Digest
-	pinned  string // directory of our own pins, if any
+	base    enforce.Stats // what the canaries of Prove counted
+	pinned  string        // directory of our own pins, if any
 
 	apply   sync.Mutex // one Apply at a time
 	version cordon.Digest
@@ -294,6 +295,9 @@ func (e *Enforcer) counters() (enforce.Stats, error) {
 // Stats returns exact counts: the kernel counts by itself, whoever listens.
 func (e *Enforcer) Stats() enforce.Stats {
 	s, _ := e.counters() // the map is ours: it can be read
+	s.Judged -= e.base.Judged
+	s.Refused -= e.base.Refused
+	s.Errors -= e.base.Errors
 	return s
 }
 

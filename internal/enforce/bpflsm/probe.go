@@ -14,8 +14,8 @@ import (
 // Prove finds out whether the programs are really called: a kernel with BPF LSM
 // that was booted without bpf in its lsm= list loads and attaches them, reports
 // success, and never calls them. The guardian runs two canaries on a file
-// system that nobody else can reach, which alone is enforced on meanwhile. It
-// must be called before Apply.
+// system that nobody else can reach, which alone is enforced on meanwhile. It is
+// called once at most, before anything else.
 func (e *Enforcer) Prove(g *enforce.Guardian) enforce.Finding {
 	if e.Mode() == cordon.ModeEnforce {
 		// What an earlier agent left decides before ours is asked; that ours is
@@ -34,6 +34,9 @@ func (e *Enforcer) Prove(g *enforce.Guardian) enforce.Finding {
 	err = e.proveIn(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir), canary, g)
 	if err = errors.Join(err, e.put(cordon.ModeOff, nil), e.setScope()); err != nil {
 		return enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+	}
+	if e.base, err = e.counters(); err != nil {
+		return unknown(err)
 	}
 	return enforce.Finding{Answer: enforce.Yes, Reason: "the kernel refused a canary and ran a trusted one"}
 }
