@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -86,6 +88,11 @@ func load(s *ebpf.CollectionSpec, replace map[string]*ebpf.Map) (*ebpf.Collectio
 	if errors.As(err, &refused) {
 		last := refused.Log[max(0, len(refused.Log)-12):]
 		return nil, fmt.Errorf("load programs: %w: %s", err, strings.Join(last, " | "))
+	}
+	if lsm, unread := os.ReadFile("/sys/kernel/security/lsm"); err != nil && unread == nil {
+		if list := strings.TrimSpace(string(lsm)); !slices.Contains(strings.Split(list, ","), "bpf") {
+			return nil, fmt.Errorf("bpf is not among the kernel's active security modules: boot with lsm=%s,bpf", list)
+		}
 	}
 	if errors.Is(err, unix.EPERM) {
 		return nil, errors.New("this kernel does not let the agent load BPF LSM programs (it takes root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, and some machines refuse it to all)")
