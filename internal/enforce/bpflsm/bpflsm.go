@@ -318,7 +318,7 @@ var limits = []string{
 
 // Describe says what this enforcer is and cannot do.
 func (e *Enforcer) Describe() enforce.Description {
-	d := enforce.Description{Name: "bpf", Scope: e.cfg.Scope, Limits: slices.Clone(limits)}
+	d := enforce.Description{Name: "bpf", Scope: e.cfg.Scope, Limits: slices.Clone(limits), Mappings: true}
 	if !e.cfg.DenyAnonymous {
 		d.Limits = append(d.Limits, "Code that a running program makes in memory by itself (JIT, and shellcode) is allowed; --anonymous-code deny refuses it.")
 	}
@@ -358,6 +358,9 @@ func (ev *event) refusal() enforce.Refusal {
 	}
 	path, _, _ := bytes.Cut(ev.Path[:], []byte{0})
 	r := enforce.Refusal{At: at, Path: string(path), PID: int32(ev.PID), Mode: word(ev.Mode).mode(), Reason: reasons[ev.Reason]}
+	if ev.Hashed != 0 {
+		r.Digest = ev.Digest
+	}
 	if r.Path == "" {
 		r.Path = "(no file)"
 	}

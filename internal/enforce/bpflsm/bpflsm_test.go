@@ -174,7 +174,7 @@ func testModes(t *testing.T, g *guest, good, evil string) {
 	if s := g.Stats(); s.WouldRefuse != 1 || s.Refused != 0 { // the mapping is not reached twice: the program is static, but see below
 		t.Logf("audit counts %+v", s)
 	}
-	if r := <-g.Refusals(); r.Path != evil || r.Mode != cordon.ModeAudit || !strings.Contains(r.Reason, "not in the trust set") {
+	if r := <-g.Refusals(); r.Path != evil || r.Mode != cordon.ModeAudit || !strings.Contains(r.Reason, "not in the trust set") || r.Digest != (cordon.Digest{}) && r.Digest != sha256.Sum256(read(t, evil)) {
 		t.Errorf("audit tells %+v", r)
 	}
 	g.apply(t, cordon.ModeEnforce)
