@@ -34,6 +34,7 @@ func TestDispatch(t *testing.T) {
 		"/agent/v1/sync":           "own /agent/v1/sync",
 		"/cordon/v1/actions/1":     "own /cordon/v1/actions/1",
 		"/healthz":                 "own /healthz",
+		"/openapi/defender.yaml":   "own /openapi/defender.yaml",
 		"/tenant/oauth2/token":     "login /tenant/oauth2/token",
 		"//tenant/oauth2/token":    "login /tenant/oauth2/token",
 		"/":                        "login /",
@@ -45,6 +46,18 @@ func TestDispatch(t *testing.T) {
 		h.ServeHTTP(rec, r)
 		if rec.Body.String() != want {
 			t.Errorf("%s: went to %q, want %q", path, rec.Body, want)
+		}
+	}
+}
+
+func TestDocuments(t *testing.T) {
+	mux := http.NewServeMux()
+	describe(mux)
+	for path, text := range documents {
+		rec := httptest.NewRecorder()
+		mux.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, path, nil))
+		if rec.Code != http.StatusOK || rec.Body.String() != string(text) || rec.Header().Get("Content-Type") != "application/yaml" || !strings.Contains(string(text), path) {
+			t.Errorf("%s: %d, %s, %d bytes", path, rec.Code, rec.Header().Get("Content-Type"), rec.Body.Len())
 		}
 	}
 }

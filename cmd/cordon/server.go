@@ -199,6 +199,7 @@ func (s *server) open(ctx context.Context) error {
 	s.agents.Register(mux)
 	own.Register(mux)
 	s.health(mux)
+	describe(mux)
 	s.public = s.metrics.Count(s.survive(dispatch(mux, api, login)))
 	return nil
 }
@@ -215,7 +216,7 @@ func dispatch(own, api, login http.Handler) http.Handler {
 		switch first {
 		case "api":
 			api.ServeHTTP(w, r)
-		case "agent", "cordon", "healthz", "readyz":
+		case "agent", "cordon", "healthz", "openapi", "readyz":
 			own.ServeHTTP(w, r)
 		default:
 			login.ServeHTTP(w, r)
@@ -309,6 +310,22 @@ func (s *server) health(mux *http.ServeMux) {
 		}
 		_, _ = w.Write([]byte("ready\n")) // who asked has gone
 	})
+}
+
+// documents describe what the server speaks (OpenAPI 3.1), by their addresses.
+var documents = map[string][]byte{
+	"/openapi/defender.yaml": mdeapi.OpenAPI,
+}
+
+// describe serves the documents to everybody: they are in the source code too.
+func describe(mux *http.ServeMux) {
+	for path, text := range documents {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/yaml") // RFC 9512
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			_, _ = w.Write(text) // who asked has gone
+		})
+	}
 }
 
 // sweepEvery is how often the server looks for actions whose time is over and

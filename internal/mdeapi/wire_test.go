@@ -55,7 +55,7 @@ type house struct {
 	t       testing.TB
 	store   *breakable
 	service *cordon.Service
-	handler http.Handler
+	handler http.Handler // held against the document
 	issuer  *oauth.Server
 	addr    string
 	now     time.Time
@@ -154,6 +154,9 @@ func newHouse(t testing.TB) *house {
 		"$WEBDEVICE", web.DeviceID, "$WEB", string(web.ID), "$DB", string(db.ID), "$WINDOWS", string(windows.ID), "$SILENT", string(silent.ID),
 		"$LONG4000", strings.Repeat("é", 4000), "$LONG4001", strings.Repeat("é", 4001), "$LONG200", strings.Repeat("é", 200), "$LONG201", strings.Repeat("é", 201), "$IDS501", list(501), "$TAGS101", list(101), "$MB", strings.Repeat("x", 1<<20),
 		"$DEEP", strings.Repeat("[", 20000) + strings.Repeat("]", 20000), "$BADUTF8", "\xff\xfe", "$CR", "\r",
+	}
+	if _, ok := t.(*testing.T); ok { // a fuzzer says itself what is wrong
+		h.handler = watched(t, h.handler)
 	}
 	server := httptest.NewServer(h.handler)
 	t.Cleanup(server.Close)
