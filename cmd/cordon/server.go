@@ -315,6 +315,7 @@ func (s *server) health(mux *http.ServeMux) {
 // documents describe what the server speaks (OpenAPI 3.1), by their addresses.
 var documents = map[string][]byte{
 	"/openapi/defender.yaml": mdeapi.OpenAPI,
+	"/openapi/login.yaml":    oauth.OpenAPI,
 }
 
 // describe serves the documents to everybody: they are in the source code too.

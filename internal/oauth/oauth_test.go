@@ -32,6 +32,7 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/testkit/contract"
 )
 
 var update = flag.Bool("update", false, "write the answers that were seen into the golden files")
@@ -121,7 +122,7 @@ func getToken(t testing.TB, s *Server) string {
 }
 
 // TestWire sends the requests of testdata/*.txtar as they stand over a
-// connection, and compares what comes back byte for byte. In the requests, $T is
+// connection, and compares what comes back byte for byte, and with the document. In the requests, $T is
 // the tenant, $C the client id, $S the secret in form encoding, $BASIC the pair
 // for HTTP Basic. In the answers an access token is shown as what it says, after
 // its signature was checked, and random key material is left out.
@@ -130,10 +131,11 @@ func TestWire(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no wire files: %v", err)
 	}
+	document := contract.Load(t, OpenAPI)
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			s, _ := newServer(t)
-			server := httptest.NewServer(s)
+			server := httptest.NewServer(document.Watch(t, s))
 			defer server.Close()
 			archive, err := txtar.ParseFile(file)
 			if err != nil {
@@ -158,6 +160,9 @@ func TestWire(t *testing.T) {
 				t.Errorf("other bytes than in %s (-want +got):\n%s", file, diff)
 			}
 		})
+	}
+	if unseen := document.Unseen(); len(unseen) > 0 {
+		t.Errorf("documented, but in no file: %v", unseen)
 	}
 }
 
