@@ -45,6 +45,8 @@ var audiences = []string{
 	"https://api.securitycenter.windows.com",
 	"https://api.security.microsoft.com",
 	"https://securitycenter.onmicrosoft.com/windowsatpservice",
+	"https://api-gcc.securitycenter.microsoft.us", // the government's clouds
+	"https://api-gov.securitycenter.microsoft.us",
 }
 
 // claims are what a token says (Defender contract 2.2).
