@@ -62,6 +62,17 @@ func (c *Client) Evidence(ctx context.Context, id string) (Evidence, error) {
 	return e, c.get(ctx, c.address("/cordon/v1/actions/"+s+"/evidence", nil), &e)
 }
 
+// ReleaseEvidence returns the evidence of a release: that it was signed, and that
+// a machine was freed with it. Nothing in it is verified yet.
+func (c *Client) ReleaseEvidence(ctx context.Context, id string) (Evidence, error) {
+	s, err := segment("release id", id)
+	if err != nil {
+		return Evidence{}, err
+	}
+	var e Evidence
+	return e, c.get(ctx, c.address("/cordon/v1/releases/"+s, nil), &e)
+}
+
 var compactJWS = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
 // SignedOrder returns the signed order (compact JWS) of an open action, to be
@@ -71,7 +82,7 @@ func (c *Client) SignedOrder(ctx context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	body, err := c.call(ctx, "GET", c.address("/cordon/v1/actions/"+s+"/order", nil), nil)
+	body, err := c.call(ctx, "POST", c.address("/cordon/v1/actions/"+s+"/order", nil), nil)
 	if err != nil {
 		return "", err
 	}

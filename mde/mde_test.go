@@ -451,7 +451,7 @@ func TestRoutes(t *testing.T) {
 			return err
 		},
 		`GET /cordon/v1/actions/a/evidence`: func() error { _, err := c.Evidence(ctx, "a"); return err },
-		`GET /cordon/v1/actions/a/order`: func() error {
+		`POST /cordon/v1/actions/a/order`: func() error {
 			order, err := c.SignedOrder(ctx, "a")
 			if order != "aa.bb.cc" {
 				t.Errorf("read order %q", order)

@@ -314,6 +314,7 @@ func (s *server) health(mux *http.ServeMux) {
 
 // documents describe what the server speaks (OpenAPI 3.1), by their addresses.
 var documents = map[string][]byte{
+	"/openapi/cordon.yaml":   cordonapi.OpenAPI,
 	"/openapi/defender.yaml": mdeapi.OpenAPI,
 	"/openapi/login.yaml":    oauth.OpenAPI,
 }

@@ -84,32 +84,20 @@ type (
 	}
 )
 
-func (a *API) registerApps(mux *http.ServeMux) {
-	for pattern, serve := range map[string]func(*http.Request, cordon.Caller) (status int, answer any, err error){
-		"GET /cordon/v1/apps":                                     a.listApps,
-		"POST /cordon/v1/apps":                                    a.createApp,
-		"GET /cordon/v1/apps/{app}":                               a.showApp,
-		"DELETE /cordon/v1/apps/{app}":                            a.deleteApp,
-		"POST /cordon/v1/apps/{app}/grant":                        a.permissions((*cordon.Service).Grant),
-		"POST /cordon/v1/apps/{app}/revoke":                       a.permissions((*cordon.Service).Revoke),
-		"POST /cordon/v1/apps/{app}/secrets":                      a.addSecret,
-		"DELETE /cordon/v1/apps/{app}/secrets/{secret}":           a.removeSecret,
-		"POST /cordon/v1/apps/{app}/certificates":                 a.addCertificate,
-		"DELETE /cordon/v1/apps/{app}/certificates/{certificate}": a.removeCertificate,
-	} {
-		mux.HandleFunc(pattern, a.handler(func(w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
-			status, answer, err := serve(r, c)
-			if err != nil {
-				return err
-			}
-			w.Header().Set("Cache-Control", "no-store") // there may be a secret in it
-			if status == http.StatusNoContent {
-				w.WriteHeader(status)
-				return nil
-			}
-			writeJSON(w, status, answer)
+// app is the way in which a route about applications answers.
+func app(serve func(*API, *http.Request, cordon.Caller) (status int, answer any, err error)) func(*API, http.ResponseWriter, *http.Request, cordon.Caller) error {
+	return func(a *API, w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
+		status, answer, err := serve(a, r, c)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("Cache-Control", "no-store") // there may be a secret in it
+		if status == http.StatusNoContent {
+			w.WriteHeader(status)
 			return nil
-		}))
+		}
+		writeJSON(w, status, answer)
+		return nil
 	}
 }
 
@@ -124,7 +112,7 @@ func (a *API) listApps(r *http.Request, c cordon.Caller) (int, any, error) {
 
 func (a *API) createApp(r *http.Request, c cordon.Caller) (int, any, error) {
 	var in NewApp
-	if err := readAs(r, c, &in); err != nil {
+	if err := readJSON(r, &in); err != nil {
 		return 0, nil, err
 	}
 	app, secret, err := a.Service.CreateApplication(r.Context(), c, cordon.ApplicationRequest{
@@ -142,10 +130,10 @@ func (a *API) deleteApp(r *http.Request, c cordon.Caller) (int, any, error) {
 	return http.StatusNoContent, nil, a.Service.DeleteApplication(r.Context(), c, r.PathValue("app"))
 }
 
-func (a *API) permissions(change func(*cordon.Service, context.Context, cordon.Caller, string, []cordon.Permission) (cordon.Application, error)) func(*http.Request, cordon.Caller) (int, any, error) {
-	return func(r *http.Request, c cordon.Caller) (int, any, error) {
+func permissions(change func(*cordon.Service, context.Context, cordon.Caller, string, []cordon.Permission) (cordon.Application, error)) func(*API, *http.Request, cordon.Caller) (int, any, error) {
+	return func(a *API, r *http.Request, c cordon.Caller) (int, any, error) {
 		var in Permissions
-		if err := readAs(r, c, &in); err != nil {
+		if err := readJSON(r, &in); err != nil {
 			return 0, nil, err
 		}
 		app, err := change(a.Service, r.Context(), c, r.PathValue("app"), in.Permissions)
@@ -155,7 +143,7 @@ func (a *API) permissions(change func(*cordon.Service, context.Context, cordon.C
 
 func (a *API) addSecret(r *http.Request, c cordon.Caller) (int, any, error) {
 	var in NewSecret
-	if err := readAs(r, c, &in); err != nil {
+	if err := readJSON(r, &in); err != nil {
 		return 0, nil, err
 	}
 	app, secret, err := a.Service.RotateSecret(r.Context(), c, r.PathValue("app"), in.Expires, in.DropOld)
@@ -169,7 +157,7 @@ func (a *API) removeSecret(r *http.Request, c cordon.Caller) (int, any, error) {
 
 func (a *API) addCertificate(r *http.Request, c cordon.Caller) (int, any, error) {
 	var in NewCertificate
-	if err := readAs(r, c, &in); err != nil {
+	if err := readJSON(r, &in); err != nil {
 		return 0, nil, err
 	}
 	app, err := a.Service.AddCertificate(r.Context(), c, r.PathValue("app"), []byte(in.Certificate))
@@ -185,12 +173,8 @@ func (a *API) removeCertificate(r *http.Request, c cordon.Caller) (int, any, err
 // certificate with its chain has a few thousand.
 const maxAppBody = 64 << 10
 
-// readAs reads the JSON in a request into v, for a caller who may manage
-// applications: what others send is not looked at.
-func readAs(r *http.Request, c cordon.Caller, v any) error {
-	if err := c.Authorize(cordon.ManageApplications); err != nil {
-		return err
-	}
+// readJSON reads the JSON in a request into v.
+func readJSON(r *http.Request, v any) error {
 	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxAppBody))
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
 		return cordon.Errorf(cordon.Invalid, cordon.CodeInvalidBody, "The request body is longer than %d bytes", maxAppBody)

@@ -4,8 +4,8 @@
 // applications that may call.
 //
 //	GET /cordon/v1/machines/{machine}        [Machine]
-//	GET /cordon/v1/actions/{id}/order        the order, a compact JWS, text/plain; counts as delivered
-//	GET /cordon/v1/actions/{id}/evidence     [Evidence]
+//	POST /cordon/v1/actions/{action}/order   the order, a compact JWS, text/plain; counts as delivered
+//	GET /cordon/v1/actions/{action}/evidence [Evidence]
 //	GET, POST /cordon/v1/apps                {"value":[[App],…]}; [NewApp] to [App] with its secret
 //	GET, DELETE /cordon/v1/apps/{app}        [App], by client id or name
 //	POST /cordon/v1/apps/{app}/grant, revoke [Permissions] to [App]
@@ -17,10 +17,11 @@
 //	GET /cordon/v1/trust                     [TrustList]: what is trusted by SHA-256
 //	POST /cordon/v1/trust                    [TrustRequest] → [TrustAnswer]
 //	DELETE /cordon/v1/trust                  [TrustRequest] → [TrustAnswer]
-//	GET /cordon/v1/releases/{id}             [Evidence] of a release: when it was signed and used
+//	GET /cordon/v1/releases/{release}             [Evidence] of a release: when it was signed and used
 //
 // It uses the same tokens and permissions as the Defender-compatible API.
-// Errors are JSON: {"error":{"code","message"}}.
+// Errors are JSON: {"error":{"code","message"}}; a 405 says in Allow what there is.
+// All of it is in the document [OpenAPI].
 package cordonapi
 
 import (
@@ -73,33 +74,6 @@ type API struct {
 	Log          *slog.Logger
 }
 
-// Register adds the routes to mux.
-func (a *API) Register(mux *http.ServeMux) {
-	mux.HandleFunc("GET /cordon/v1/machines/{machine}", a.handler(a.machine))
-	mux.HandleFunc("GET /cordon/v1/actions/{id}/order", a.handler(a.order))
-	mux.HandleFunc("GET /cordon/v1/actions/{id}/evidence", a.handler(a.evidence))
-	a.registerApps(mux)
-	mux.HandleFunc("POST /cordon/v1/machines/{machine}/break-glass", a.handler(a.breakGlass))
-	mux.HandleFunc("GET /cordon/v1/machines/{machine}/blocked", a.handler(a.blocked))
-	mux.HandleFunc("GET /cordon/v1/machines/{machine}/preview", a.handler(a.preview))
-	mux.HandleFunc("GET /cordon/v1/trust", a.handler(a.trustList))
-	mux.HandleFunc("POST /cordon/v1/trust", a.handler(a.trustAdd))
-	mux.HandleFunc("DELETE /cordon/v1/trust", a.handler(a.trustRemove))
-	mux.HandleFunc("GET /cordon/v1/releases/{id}", a.handler(a.release))
-}
-
-func (a *API) handler(serve func(http.ResponseWriter, *http.Request, cordon.Caller) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		caller, err := a.Authenticate(r)
-		if err == nil {
-			err = serve(w, r, caller)
-		}
-		if err != nil {
-			a.fail(w, r, err)
-		}
-	}
-}
-
 func (a *API) machine(w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
 	m, err := a.Service.Find(r.Context(), c, cordon.ReadMachines, r.PathValue("machine"))
 	if err != nil {
@@ -149,7 +123,7 @@ func (a *API) proof(w http.ResponseWriter, r *http.Request, c cordon.Caller, id 
 }
 
 func actionID(r *http.Request) cordon.ActionID {
-	return cordon.ActionID(strings.ToLower(r.PathValue("id")))
+	return cordon.ActionID(strings.ToLower(r.PathValue("action")))
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
@@ -166,25 +140,29 @@ var statusOf = map[cordon.Kind]int{
 
 // fail writes err. What the domain did not classify is logged and not shown.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
-	type body struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	}
-	status, b := http.StatusInternalServerError, body{"InternalServerError", "The server could not do this. Try again later"}
+	status, code, message := http.StatusInternalServerError, "InternalServerError", "The server could not do this. Try again later"
 	var known *cordon.Error
 	if errors.As(err, &known) && statusOf[known.Kind] != 0 {
-		status, b = statusOf[known.Kind], body{string(known.Code), known.Message}
-		if b.Code == "" {
-			b.Code = strings.ReplaceAll(http.StatusText(status), " ", "")
+		status, code, message = statusOf[known.Kind], string(known.Code), known.Message
+		if code == "" {
+			code = strings.ReplaceAll(http.StatusText(status), " ", "")
 		}
 	} else {
 		a.Log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "err", err)
 	}
-	if status == http.StatusTooManyRequests {
+	switch status {
+	case http.StatusTooManyRequests:
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(known.RetryAfter, time.Second)/time.Second)))
-	}
-	if status == http.StatusUnauthorized {
+	case http.StatusUnauthorized:
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
-	writeJSON(w, status, map[string]body{"error": b})
+	writeError(w, status, code, message)
+}
+
+func writeError(w http.ResponseWriter, status int, code, message string) {
+	type body struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	writeJSON(w, status, map[string]body{"error": {code, message}})
 }

@@ -36,10 +36,12 @@ type world struct {
 	orderKey   ed25519.PrivateKey
 	machineKey ed25519.PrivateKey
 	machine    cordon.MachineID
-	mux        *http.ServeMux
+	handler    http.Handler // held against the document
 	caller     cordon.Caller
 	denied     error // what authentication says
-	log        bytes.Buffer
+	// authenticate, if it is set, is asked instead.
+	authenticate func(*http.Request) (cordon.Caller, error)
+	log          bytes.Buffer
 }
 
 func key(n byte) ed25519.PrivateKey {
@@ -51,7 +53,7 @@ func key(n byte) ed25519.PrivateKey {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
-		t: t, store: new(memstore.Store), now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), orderKey: key(1), machineKey: key(2), mux: http.NewServeMux(),
+		t: t, store: new(memstore.Store), now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), orderKey: key(1), machineKey: key(2),
 		caller: cordon.Caller{ID: "app1", DisplayName: "SOAR", Permissions: cordon.AllPermissions(), Source: "PublicApi"},
 	}
 	public := w.machineKey.Public().(ed25519.PublicKey)
@@ -72,9 +74,16 @@ func newWorld(t *testing.T) *world {
 	}
 	api := &cordonapi.API{
 		Service: w.Service, OrderJWK: jwk, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
-		Authenticate: func(*http.Request) (cordon.Caller, error) { return w.caller, w.denied },
+		Authenticate: func(r *http.Request) (cordon.Caller, error) {
+			if w.authenticate != nil {
+				return w.authenticate(r)
+			}
+			return w.caller, w.denied
+		},
 	}
-	api.Register(w.mux)
+	mux := http.NewServeMux()
+	api.Register(mux)
+	w.handler = watched(t, mux)
 	return w
 }
 
@@ -110,10 +119,12 @@ func (w *world) report(a cordon.Action, state cordon.ReportState) {
 	}
 }
 
-func (w *world) get(path string) *http.Response {
+func (w *world) get(path string) *http.Response { return w.do(http.MethodGet, path) }
+
+func (w *world) do(method, path string) *http.Response {
 	w.t.Helper()
 	rec := httptest.NewRecorder()
-	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(w.t.Context(), http.MethodGet, path, nil))
+	w.handler.ServeHTTP(rec, httptest.NewRequestWithContext(w.t.Context(), method, path, nil))
 	return rec.Result()
 }
 
@@ -216,7 +227,13 @@ func TestEvidenceVerifies(t *testing.T) {
 func TestOrder(t *testing.T) {
 	w := newWorld(t)
 	a := w.request(cordon.UnrestrictCodeExecution)
-	r := w.get("/cordon/v1/actions/" + string(a.ID) + "/order")
+	if r := w.get("/cordon/v1/actions/" + string(a.ID) + "/order"); r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "POST" {
+		t.Errorf("GET: %s, Allow: %s", r.Status, r.Header.Get("Allow"))
+	}
+	if got, err := w.store.Action(t.Context(), a.ID); err != nil || got.Delivered != nil {
+		t.Errorf("GET has changed the action: %+v, %v", got, err)
+	}
+	r := w.do(http.MethodPost, "/cordon/v1/actions/"+string(a.ID)+"/order")
 	text := body(t, r)
 	o, err := seal.OpenOrder(text, w.orderKey.Public().(ed25519.PublicKey))
 	want := cordon.Order{
@@ -272,7 +289,11 @@ func TestErrors(t *testing.T) {
 			if c.expire {
 				w.now = now.Add(cordon.DefaultTTL)
 			}
-			r := w.get(c.path)
+			method := http.MethodGet
+			if strings.HasSuffix(c.path, "/order") {
+				method = http.MethodPost
+			}
+			r := w.do(method, c.path)
 			w.now = now
 			want, err := json.Marshal(map[string]any{"error": map[string]string{"code": c.code, "message": c.text}})
 			if err != nil {
@@ -294,17 +315,14 @@ func TestErrors(t *testing.T) {
 	if got, err := w.store.Action(t.Context(), a.ID); err != nil || got.Delivered != nil {
 		t.Errorf("a refused request changed the action: %+v, %v", got, err)
 	}
-	rec := httptest.NewRecorder()
-	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/cordon/v1/actions/"+string(a.ID)+"/order", nil))
-	if rec.Code != http.StatusMethodNotAllowed {
-		t.Errorf("POST: %d", rec.Code)
-	}
 }
 
 func (w *world) post(path, body string) *http.Response {
 	w.t.Helper()
 	rec := httptest.NewRecorder()
-	w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(w.t.Context(), http.MethodPost, path, strings.NewReader(body)))
+	r := httptest.NewRequestWithContext(w.t.Context(), http.MethodPost, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	w.handler.ServeHTTP(rec, r)
 	return rec.Result()
 }
 
@@ -379,7 +397,9 @@ func TestTrust(t *testing.T) {
 	w := newWorld(t)
 	call := func(method, body string) *http.Response {
 		rec := httptest.NewRecorder()
-		w.mux.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), method, "/cordon/v1/trust", strings.NewReader(body)))
+		r := httptest.NewRequestWithContext(t.Context(), method, "/cordon/v1/trust", strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		w.handler.ServeHTTP(rec, r)
 		return rec.Result()
 	}
 	sha := strings.Repeat("ab", 32)

@@ -1,7 +1,6 @@
 package cordonapi
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
@@ -33,7 +32,7 @@ func (a *API) breakGlass(w http.ResponseWriter, r *http.Request, c cordon.Caller
 		return err
 	}
 	var req ReleaseRequest
-	if err := readJSON(w, r, &req); err != nil {
+	if err := readJSON(r, &req); err != nil {
 		return err
 	}
 	// Compared before it is multiplied, which could overflow.
@@ -54,25 +53,9 @@ func (a *API) breakGlass(w http.ResponseWriter, r *http.Request, c cordon.Caller
 }
 
 func (a *API) release(w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
-	entries, err := a.Service.ReleaseLog(r.Context(), c, cordon.ActionID(strings.ToLower(r.PathValue("id"))))
+	entries, err := a.Service.ReleaseLog(r.Context(), c, cordon.ActionID(strings.ToLower(r.PathValue("release"))))
 	if err != nil {
 		return err
 	}
 	return a.proof(w, r, c, entries[0].Machine, entries)
-}
-
-// maxBody is the longest request body, in bytes.
-const maxBody = 64 << 10
-
-func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	err := d.Decode(v)
-	if err == nil && d.More() {
-		err = cordon.Errorf(cordon.Invalid, "", "there is more than one value")
-	}
-	if err != nil {
-		return &cordon.Error{Kind: cordon.Invalid, Code: cordon.CodeInvalidBody, Message: "The request body cannot be read: " + cordon.Plain(err.Error())}
-	}
-	return nil
 }

@@ -228,14 +228,19 @@ A call with another token gets no further:
 Nothing is written before these checks have passed. An operation that Cordon does not perform makes them all the same, looks for the
 machine (404 `+"`ResourceNotFound`"+`) and reads the body, and only then says that the machine's platform is not supported.
 `, rows.String(), tokens.String())
+	// The rest of the page is the other API's.
+	got, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, rest, ok := strings.Cut(string(got), "\n## "); ok {
+		want += "\n## " + rest
+	}
 	if *update {
 		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
 			t.Fatal(err)
 		}
-	}
-	got, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
+		return
 	}
 	if diff := gocmp.Diff(string(got), want); diff != "" {
 		t.Errorf("%s is stale; run this test with -update:\n%s", page, diff)

@@ -30,7 +30,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-jose/go-jose/v4/jwt"
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
 
@@ -38,6 +37,7 @@ import (
 	"github.com/cordon-project/cordon/internal/mdeapi"
 	"github.com/cordon-project/cordon/internal/oauth"
 	"github.com/cordon-project/cordon/internal/testkit/memstore"
+	"github.com/cordon-project/cordon/internal/testkit/tokens"
 )
 
 var update = flag.Bool("update", false, "write the answers that were seen into the golden files")
@@ -113,7 +113,7 @@ func newHouse(t testing.TB) *house {
 	}
 
 	key, own := rsaKeys()
-	tokens := func(tenant string) *oauth.Server {
+	server := func(tenant string) *oauth.Server {
 		s, err := oauth.New(oauth.Config{
 			Tenant: tenant, Keys: func() []*rsa.PrivateKey { return []*rsa.PrivateKey{key} }, Applications: h.store, Now: clock, Log: slog.New(slog.DiscardHandler),
 			Base: func(*http.Request) string { return "https://login.example.org" }, NewID: func() string { return tenant },
@@ -123,7 +123,7 @@ func newHouse(t testing.TB) *house {
 		}
 		return s
 	}
-	issuer := tokens(tenant)
+	issuer := server(tenant)
 	h.issuer = issuer
 	h.handler = mdeapi.New(mdeapi.Config{
 		Service: h.service, Authenticate: issuer.Authenticate, Now: clock, Log: slog.New(slog.NewTextHandler(&h.log, nil)),
@@ -136,9 +136,9 @@ func newHouse(t testing.TB) *house {
 
 	all := h.application(issuer, tenant, allApp, "Defender for Endpoint API", cordon.AllPermissions()...)
 	forge := func(signer jose.SigningKey, change func(map[string]any)) string {
-		return forge(t, all, signer, change)
+		return tokens.Forge(t, all, signer, change)
 	}
-	rs256 := jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: headerOf(t, all)["kid"]}}
+	rs256 := jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: key, KeyID: tokens.Header(t, all)["kid"]}}
 	h.vars = []string{
 		"$ALL", all,
 		"$READ", h.application(issuer, tenant, "4ead0000-0000-4000-8000-000000000000", "reader", cordon.MachineReadAll),
@@ -146,10 +146,10 @@ func newHouse(t testing.TB) *house {
 		"$SCAN", h.application(issuer, tenant, "5ca00000-0000-4000-8000-000000000000", "scanner", cordon.MachineScan),
 		"$ALERT", h.application(issuer, tenant, "a1e40000-0000-4000-8000-000000000000", "alerts", cordon.AlertReadAll),
 		"$NONE", h.application(issuer, tenant, "00e00000-0000-4000-8000-000000000000", "nothing"),
-		"$OTHERTENANT", h.application(tokens(otherTenant), otherTenant, "07e40000-0000-4000-8000-000000000000", "other", cordon.AllPermissions()...),
+		"$OTHERTENANT", h.application(server(otherTenant), otherTenant, "07e40000-0000-4000-8000-000000000000", "other", cordon.AllPermissions()...),
 		"$EXPIRED", forge(rs256, func(c map[string]any) { c["exp"] = h.now.Add(-time.Hour).Unix() }),
 		"$FOREIGN", forge(rs256, func(c map[string]any) { c["aud"] = "https://graph.microsoft.com" }),
-		"$OTHERKEY", forge(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: own, KeyID: headerOf(t, all)["kid"]}}, func(map[string]any) {}),
+		"$OTHERKEY", forge(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: own, KeyID: tokens.Header(t, all)["kid"]}}, func(map[string]any) {}),
 		"$UNSIGNED", base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + strings.Split(all, ".")[1] + ".",
 		"$WEBDEVICE", web.DeviceID, "$WEB", string(web.ID), "$DB", string(db.ID), "$WINDOWS", string(windows.ID), "$SILENT", string(silent.ID),
 		"$LONG4000", strings.Repeat("é", 4000), "$LONG4001", strings.Repeat("é", 4001), "$LONG200", strings.Repeat("é", 200), "$LONG201", strings.Repeat("é", 201), "$IDS501", list(501), "$TAGS101", list(101), "$MB", strings.Repeat("x", 1<<20),
@@ -158,9 +158,9 @@ func newHouse(t testing.TB) *house {
 	if _, ok := t.(*testing.T); ok { // a fuzzer says itself what is wrong
 		h.handler = watched(t, h.handler)
 	}
-	server := httptest.NewServer(h.handler)
-	t.Cleanup(server.Close)
-	h.addr = server.Listener.Addr().String()
+	listening := httptest.NewServer(h.handler)
+	t.Cleanup(listening.Close)
+	h.addr = listening.Listener.Addr().String()
 	return h
 }
 
@@ -191,44 +191,6 @@ func (h *house) application(issuer *oauth.Server, tenant, id, name string, permi
 		h.t.Fatalf("token: %d %s", w.Code, w.Body)
 	}
 	return answer.Token
-}
-
-func headerOf(t testing.TB, token string) (header map[string]string) {
-	t.Helper()
-	b, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(b, &header); err != nil {
-		t.Fatal(err)
-	}
-	return header
-}
-
-// forge signs what a good token says, changed.
-func forge(t testing.TB, token string, key jose.SigningKey, change func(map[string]any)) string {
-	t.Helper()
-	b, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var claims map[string]any
-	if err := json.Unmarshal(b, &claims); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"iat", "nbf", "exp"} {
-		claims[name] = int64(claims[name].(float64))
-	}
-	change(claims)
-	signer, err := jose.NewSigner(key, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err = jwt.Signed(signer).Claims(claims).Serialize()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token
 }
 
 // TestWire plays the files of testdata, each from a fresh start, over a real

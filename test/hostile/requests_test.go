@@ -46,7 +46,7 @@ var targets = []string{
 	"POST /$T/oauth2/token", "POST /$T/oauth2/v2.0/token", "POST /$X/oauth2/v2.0/token", "GET /$T/v2.0/.well-known/openid-configuration", "GET /$T/.well-known/openid-configuration",
 	"GET /common/discovery/instance", "GET /$T/discovery/v2.0/keys", "GET /$T/discovery/keys",
 	"POST /agent/v1/enroll", "GET /agent/v1/connect", "POST /agent/v1/sync", "POST /agent/v1/$X",
-	"GET /cordon/v1/machines/$M", "GET /cordon/v1/machines/$X", "GET /cordon/v1/actions/$A/order", "GET /cordon/v1/actions/$A/evidence", "GET /cordon/v1/actions/$X/evidence",
+	"GET /cordon/v1/machines/$M", "GET /cordon/v1/machines/$X", "POST /cordon/v1/actions/$A/order", "GET /cordon/v1/actions/$A/evidence", "GET /cordon/v1/actions/$X/evidence",
 	"GET /", "OPTIONS *", "GET /$X", "POST /$X/$X",
 }
 
