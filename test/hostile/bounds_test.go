@@ -35,7 +35,7 @@ func (w *world) post(path, rest string) string {
 
 var takesBody = []string{
 	"/api/machines/web-01.example.org/restrictCodeExecution", "/api/machines/web-01.example.org/runliveresponse",
-	"/$T/oauth2/v2.0/token", "/agent/v1/enroll", "/agent/v1/sync",
+	"/api/machines/web-01.example.org/tags", "/$T/oauth2/v2.0/token", "/agent/v1/enroll", "/agent/v1/sync", "/cordon/v1/apps", "/cordon/v1/trust",
 }
 
 // TestSlow opens connections that take all the time in the world, at every point
@@ -84,7 +84,7 @@ func TestSlow(t *testing.T) {
 			return unlessTimeout(err)
 		})
 	}
-	for _, path := range takesBody { // 50 in all
+	for _, path := range takesBody { // 80 in all
 		for range 10 {
 			attack("half a body for "+path, w.stall(w.post(path, "Content-Length: 1000000000\r\n\r\n")+strings.Repeat(" ", 60<<10)))
 		}

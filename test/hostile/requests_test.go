@@ -47,6 +47,11 @@ var targets = []string{
 	"GET /common/discovery/instance", "GET /$T/discovery/v2.0/keys", "GET /$T/discovery/keys",
 	"POST /agent/v1/enroll", "GET /agent/v1/connect", "POST /agent/v1/sync", "POST /agent/v1/$X",
 	"GET /cordon/v1/machines/$M", "GET /cordon/v1/machines/$X", "POST /cordon/v1/actions/$A/order", "GET /cordon/v1/actions/$A/evidence", "GET /cordon/v1/actions/$X/evidence",
+	"POST /cordon/v1/machines/$M/break-glass", "GET /cordon/v1/machines/$M/blocked", "GET /cordon/v1/machines/$M/preview", "GET /cordon/v1/releases/$X", "GET /cordon/v1/releases/$A",
+	"GET /cordon/v1/trust", "POST /cordon/v1/trust", "DELETE /cordon/v1/trust", "GET /cordon/v1/apps", "POST /cordon/v1/apps", "GET /cordon/v1/apps/$X", "DELETE /cordon/v1/apps/$X", "POST /cordon/v1/apps/$X/grant",
+	"POST /cordon/v1/apps/$X/revoke", "POST /cordon/v1/apps/$X/secrets", "DELETE /cordon/v1/apps/$X/secrets/$X", "POST /cordon/v1/apps/$X/certificates", "DELETE /cordon/v1/apps/$X/certificates/$X",
+	"GET /api/machines/findbyip(ip='$X',timestamp=2026-11-21T08:00:00Z)", "GET /api/machines/findbyip($X)", "GET /api/machines/findbytag?tag=$X", "POST /api/machines/AddOrRemoveTagForMultipleMachines",
+	"POST /api/machines/$M/tags", "POST /api/machines/$M/setDeviceValue", "PATCH /api/machines/$M", "PATCH /api/machines/$X", "GET /api/alerts/$X",
 	"GET /", "OPTIONS *", "GET /$X", "POST /$X/$X",
 }
 
@@ -76,7 +81,7 @@ var headers = []string{
 	"Content-Type: application/json", "Content-Type: application/json; charset=\"", "Content-Type: application/x-www-form-urlencoded", "Content-Type: multipart/form-data; boundary=x", "Content-Type: ;;;", "Content-Type: " + strings.Repeat("a/", 4000),
 	"Expect: 100-continue", "Expect: 200-ok", "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
 	"Range: bytes=0-0,1-1,2-2", "If-Match: *", "X-HTTP-Method-Override: DELETE", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Host: evil.example", "Forwarded: for=127.0.0.1;host=evil.example", "Cookie: " + strings.Repeat("a=b; ", 2000),
-	"client-request-id: \x01", "client-request-id: " + strings.Repeat("0", 5000), "TE: trailers", "Trailer: Authorization", "X-Long: " + strings.Repeat("x", 50<<10), strings.Repeat("X-Many: x\r\n", 2000) + "X-Last: x", "Host: second.example", "Content-Length: 3",
+	"client-request-id: \x01", "client-request-id: " + strings.Repeat("0", 5000), "TE: trailers", "Trailer: Authorization", "X-Long: " + strings.Repeat("x", 50<<10), "X-Long: " + strings.Repeat("x", 70<<10), strings.Repeat("X-Many: x\r\n", 2000) + "X-Last: x", "Host: second.example", "Content-Length: 3",
 }
 
 var bodies = []string{
@@ -86,7 +91,21 @@ var bodies = []string{
 	"{" + strings.Repeat(`"Comment":"x",`, 4000) + `"Comment":"x"}`, strings.Repeat("{}", 30000), strings.Repeat(" ", 65000), "\xef\xbb\xbf{}",
 	"grant_type=client_credentials&client_id=$C&client_secret=wrong&scope=https%3a%2f%2fapi.securitycenter.microsoft.com%2f.default", "grant_type=password", strings.Repeat("a=b&", 15000), "client_id=%00&client_id=%ff&%", "client_assertion=" + strings.Repeat("a", 60000),
 	`{"capability":1,"token":"x","key":{"kty":"OKP","crv":"Ed25519","x":"AAAA"},"facts":{}}`, `{"capability":99999999999999999999}`, `{"key":` + strings.Repeat("[", 200000) + `}`, `{"reports":[` + strings.Repeat(`"a.b.c",`, 5000) + `""],"waitMs":9223372036854775807,"nonce":"x"}`,
+	`{"Value":"x","Action":"Add"}`, `{"Value":"x","Action":"Remove","MachineIds":[` + strings.Repeat(`"web-01.example.org",`, 3000) + `"x"]}`, `{"Value":"\u0000","Action":"Add","MachineIds":["web-01.example.org"]}`, `{"DeviceValue":"High"}`,
+	`{"machineTags":[` + strings.Repeat(`"a",`, 15000) + `"a"]}`, `{"machineTags":` + strings.Repeat("[", 30000) + `}`, `{"deviceValue":1}`,
+	`{"seconds":9223372036854775807,"comment":"x"}`, `{"seconds":-1,"comment":"x"}`, `{"sha256":"` + strings.Repeat("a", 64) + `","scope":"all","comment":"x"}`, `{"sha256":"` + strings.Repeat("z", 60000) + `"}`, `{"sha256":"x","scope":"machine:` + strings.Repeat("../", 500) + `"}`,
+	`{"displayName":"x","permissions":[` + strings.Repeat(`"Machine.Scan",`, 4000) + `"x"]}`, `{"displayName":"\u0000\ud800"}`, `{"displayName":"x","certificate":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}`, `{"certificate":"` + strings.Repeat("-----BEGIN CERTIFICATE-----", 2000) + `"}`,
+	`{"displayName":"x","secretExpires":"9999-12-31T23:59:59Z"}`, `{"expires":"0000-01-01T00:00:00Z","dropOld":true}`, `{"permissions":["Application.ReadWrite.All"]}`,
+	"grant_type=client_credentials&client_id=$C&scope=https%3a%2f%2fapi.securitycenter.microsoft.com%2f.default&client_assertion_type=urn%3aietf%3aparams%3aoauth%3aclient-assertion-type%3ajwt-bearer&client_assertion=" + assertion(`{"alg":"none"}`, `{"iss":"x"}`),
+	"grant_type=client_credentials&client_id=$C&scope=https%3a%2f%2fapi.securitycenter.microsoft.com%2f.default&client_assertion_type=urn%3aietf%3aparams%3aoauth%3aclient-assertion-type%3ajwt-bearer&client_assertion=" + assertion(`{"alg":"RS256","x5t":"AAAA","x5t#S256":"AAAA","x5c":["AAAA"],"jku":"https://127.0.0.1:1/"}`, `{"iss":"$C","sub":"$C","exp":1e300,"aud":[[]]}`),
+	"grant_type=client_credentials&client_id=$C&scope=https%3a%2f%2fapi.securitycenter.microsoft.com%2f.default&client_assertion_type=urn%3aietf%3aparams%3aoauth%3aclient-assertion-type%3ajwt-bearer&client_assertion=" + assertion(strings.Repeat("[", 20000), strings.Repeat(`{"a":`, 3000)),
 	string(bomb),
+}
+
+// assertion is a client assertion that nobody has signed.
+func assertion(header, claims string) string {
+	b64 := base64.RawURLEncoding.EncodeToString
+	return b64([]byte(header)) + "." + b64([]byte(claims)) + ".AAAA"
 }
 
 // bomb is a request body that would be 50 MB if somebody unpacked it.

@@ -104,8 +104,10 @@ func newWorld(t testing.TB, l limits) *world {
 	w.enrol(machines...)
 
 	w.service = &cordon.Service{
-		Store: w.store, Nudge: w.hub.Nudge, Now: time.Now, NewID: uuid.NewString, NewSecret: bootstrap.NewSecret, TTL: time.Hour,
-		Seal: func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
+		Store: w.store, Nudge: w.hub.Nudge, NudgeAll: w.hub.NudgeAll, Now: time.Now, NewID: uuid.NewString, NewSecret: bootstrap.NewSecret, TTL: time.Hour,
+		Seal:        func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
+		SealPolicy:  func(p cordon.TrustPolicy) (string, error) { return seal.Policy(p, ring.Order) },
+		SealRelease: func(r cordon.Release) (string, error) { return seal.Release(r, ring.Order) },
 	}
 	base := func(r *http.Request) string { return "https://" + r.Host }
 	tokens, err := keys.OpenTokens(keys.TokenConfig{Dir: dir, Life: 24 * time.Hour, Outlive: oauth.Outlive, Now: time.Now, Log: log})
