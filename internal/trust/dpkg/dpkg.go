@@ -283,7 +283,7 @@ func readStatus(dir string) ([]stanza, error) {
 			return err
 		}
 		defer func() { _ = f.Close() }()
-		return parseStatus(path, f, func(line int, s stanza) error {
+		return parseStatus(path, journal, f, func(line int, s stanza) error {
 			key := [2]string{s.name, s.arch}
 			i, twice := at[key]
 			switch {

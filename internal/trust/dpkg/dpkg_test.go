@@ -115,7 +115,7 @@ func TestJournal(t *testing.T) {
 	root := fixture.NewRoot(t)
 	root.Install(fixture.Package{Name: "a", Files: map[string]fixture.File{"/a": {Content: "a"}}},
 		fixture.Package{Name: "b", Status: "install ok not-installed", Files: map[string]fixture.File{"/b": {Content: "b"}}})
-	stanza := "Package: %s\nStatus: install ok %s\nArchitecture: amd64\n\n"
+	stanza := "Package: %s\nStatus: install ok %s\nArchitecture: amd64\n" // no blank line follows, unlike in status
 	root.Write("var/lib/dpkg/updates/0000", fmt.Sprintf(stanza, "b", "half-configured"), 0o644)
 	root.Write("var/lib/dpkg/updates/0001", fmt.Sprintf(stanza, "a", "not-installed"), 0o644)
 	root.Write("var/lib/dpkg/updates/tmp.i", "Pack", 0o644) // what dpkg is just writing
@@ -308,7 +308,7 @@ func FuzzStatus(f *testing.F) {
 	f.Add("Package: a\nStatus: deinstall ok config-files\n\nPackage: b\nStatus: install ok installed\n .\n\n")
 	f.Add("Package: a\n")
 	f.Fuzz(func(t *testing.T, in string) {
-		err := parseStatus("f", strings.NewReader(in), func(line int, s stanza) error {
+		err := parseStatus("f", false, strings.NewReader(in), func(line int, s stanza) error {
 			if s.name == "" || s.status == "" || line < 1 || line > strings.Count(in, "\n") || strings.Contains(s.name, "/") {
 				t.Errorf("line %d: %+v", line, s)
 			}

@@ -75,8 +75,9 @@ func (s stanza) hasFiles() bool {
 
 // parseStatus reads the entries of status or of one journal file: fields of a
 // name, a colon and a value, continued on lines that begin with white space,
-// and a blank line after each entry, also after the last.
-func parseStatus(name string, r io.Reader, see func(line int, s stanza) error) error {
+// and a blank line after each entry, in status also after the last. dpkg ends a
+// journal file without one, and renames it to its place when it is whole.
+func parseStatus(name string, journal bool, r io.Reader, see func(line int, s stanza) error) error {
 	var s stanza
 	begun, field := 0, ""
 	last, err := lines(name, r, func(n int, line []byte) error {
@@ -122,6 +123,9 @@ func parseStatus(name string, r io.Reader, see func(line int, s stanza) error) e
 	})
 	if err != nil {
 		return err
+	}
+	if begun != 0 && journal && s.name != "" && s.status != "" {
+		return see(begun, s)
 	}
 	if begun != 0 {
 		return fmt.Errorf("%s:%d: the file is cut off in the middle of the entry that begins at line %d", name, last, begun)
