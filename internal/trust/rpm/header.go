@@ -95,7 +95,7 @@ func parseHeader(b []byte) (header, error) {
 func wanted(tag int) bool {
 	switch tag {
 	case tagName, tagOldFileNames, tagFileSizes, tagFileStates, tagFileModes, tagFileDigests, tagFileFlags,
-		tagDirIndexes, tagBaseNames, tagDirNames, tagLongFileSizes, tagFileDigestAlgo:
+		tagDirIndexes, tagBaseNames, tagDirNames, tagLongFileSizes, tagFileDigestAlgo, tagRSAHeader, tagDSAHeader:
 		return true
 	}
 	return false

@@ -62,6 +62,8 @@ type Package struct {
 	// use another one have no Files: see [Package.Known].
 	Algo  int
 	Files []File
+
+	header []byte // until see returns
 }
 
 // Known reports whether the package's digests can be checked here.
@@ -127,7 +129,8 @@ func (db *DB) Packages(known func(stamp uint64) bool, see func(*Package) error) 
 	n := 0
 	err := db.each(db.path, func(header []byte) error {
 		n++
-		p := &Package{Stamp: max(maphash.Bytes(seed, header), 1)}
+		p := &Package{Stamp: max(maphash.Bytes(seed, header), 1), header: header}
+		defer func() { p.header = nil }()
 		if !known(p.Stamp) {
 			if err := p.parse(header); err != nil {
 				return fmt.Errorf("package header %d: %w", n, err)

@@ -1,0 +1,286 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/trust/rpm"
+	"github.com/cordon-project/cordon/internal/trust/rules"
+)
+
+// Ledger remembers, over restarts, which keys a machine had when it was
+// restricted, and what was admitted since. Make one with [OpenLedger].
+type Ledger struct {
+	root, file, rules string
+	log               *slog.Logger
+
+	admitting sync.Mutex // one admission at a time: each may take the memory of a decompressor
+
+	mu   sync.Mutex // guards what follows
+	st   standing
+	done map[cordon.Digest]bool // archives that this process has admitted
+}
+
+// standing is what is on disk.
+type standing struct {
+	restricted bool
+	keyrings   map[cordon.Digest]bool
+	admitted   map[cordon.Digest]cordon.TrustEntry
+}
+
+// OpenLedger reads the ledger at file, which need not exist. root stands for /,
+// rulesFile is the administrator's rules file. A ledger that cannot be read
+// counts as that of a restricted machine without any key: nothing is admitted.
+func OpenLedger(root, file, rulesFile string, log *slog.Logger) *Ledger {
+	l := &Ledger{root: root, file: file, rules: rulesFile, log: log, done: map[cordon.Digest]bool{}}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l
+	}
+	if err == nil {
+		l.st, err = decode(data)
+	}
+	if err != nil {
+		log.Error("the ledger of admitted packages cannot be used: nothing is admitted until the machine is unrestricted", "file", file, "err", err)
+		l.st = standing{restricted: true}
+	}
+	return l
+}
+
+// Restrict says that the machine is restricted from now on, or no longer, and
+// returns whether it was before. When it begins, the keys are noted that may vouch
+// for archives meanwhile. It changes nothing if it is so already.
+func (l *Ledger) Restrict(on bool) (was bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.st.restricted == on {
+		return on, nil
+	}
+	next := standing{restricted: on}
+	clear(l.done)
+	if on {
+		all, err := keyrings(l.root)
+		if err != nil {
+			return !on, err
+		}
+		next.keyrings = map[cordon.Digest]bool{}
+		for _, k := range all {
+			next.keyrings[k.digest] = true
+		}
+	}
+	return !on, l.store(next)
+}
+
+// Admit verifies the archives at paths, and remembers what they bring. It
+// admits all of them or none; the error says which were refused, why, and what an
+// administrator can do.
+func (l *Ledger) Admit(ctx context.Context, paths []string) error {
+	l.admitting.Lock()
+	defer l.admitting.Unlock()
+	if l.Gate() == nil {
+		return nil // not restricted
+	}
+	v := &verifier{root: l.root, named: func(cordon.Digest) bool { return false }}
+	if err := l.equip(v); err != nil {
+		return err
+	}
+	contents, archives, err := v.verify(ctx, paths)
+	if err != nil || len(archives) == 0 {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.st.restricted {
+		return nil // unrestricted meanwhile
+	}
+	next := standing{restricted: true, keyrings: map[cordon.Digest]bool{}, admitted: map[cordon.Digest]cordon.TrustEntry{}}
+	maps.Copy(next.keyrings, l.st.keyrings)
+	maps.Copy(next.admitted, l.st.admitted)
+	for _, c := range contents {
+		if c.keyring {
+			next.keyrings[c.entry.Digest] = true
+			continue
+		}
+		next.admitted[c.entry.Digest] = c.entry
+	}
+	if err := l.store(next); err != nil {
+		return err
+	}
+	for _, d := range archives {
+		l.done[d] = true
+	}
+	return nil
+}
+
+// equip gives a verifier the keys that count, and the rules as they are now.
+func (l *Ledger) equip(v *verifier) error {
+	all, err := keyrings(l.root)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	v.done = maps.Clone(l.done)
+	for _, k := range all {
+		if l.st.keyrings[k.digest] {
+			v.keys = append(v.keys, k.keys()...)
+		}
+	}
+	l.mu.Unlock()
+	if l.rules == "" {
+		return nil
+	}
+	list, err := rules.Load(l.rules)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	named := map[cordon.Digest]bool{}
+	for _, r := range list {
+		if r.Path == "" {
+			named[r.Digest] = true
+		}
+	}
+	v.named = func(d cordon.Digest) bool { return named[d] }
+	return nil
+}
+
+// Entries returns what was admitted and may not be in the package database yet.
+func (l *Ledger) Entries() []cordon.TrustEntry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := make([]cordon.TrustEntry, 0, len(l.st.admitted))
+	for _, e := range l.st.admitted {
+		all = append(all, e)
+	}
+	return all
+}
+
+// Gate returns what a package database may add to the trust set while the
+// machine is restricted: a function that says whether a content was admitted.
+// It is nil on a machine that is not restricted, where the database is taken at
+// its word.
+func (l *Ledger) Gate() func(cordon.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.st.restricted {
+		return nil
+	}
+	admitted := l.st.admitted // never changed, only replaced
+	return func(d cordon.Digest) bool { _, ok := admitted[d]; return ok }
+}
+
+// Signs reports whether a key that counts has signed the header of an rpm
+// package: rpm keeps the signature in its database, with the digests of the files.
+func (l *Ledger) Signs(s rpm.Signed) bool {
+	var v verifier
+	return l.equip(&v) == nil && v.signs(s)
+}
+
+// store is called with mu held.
+func (l *Ledger) store(next standing) error {
+	if err := replace(l.file, next.encode()); err != nil {
+		return fmt.Errorf("store the ledger of admitted packages: %w", err)
+	}
+	l.st = next
+	return nil
+}
+
+const firstLine = "cordon ledger 1"
+
+// encode writes one fact a line; the last one says that it is whole.
+func (s standing) encode() []byte {
+	var b bytes.Buffer
+	fmt.Fprintln(&b, firstLine)
+	if s.restricted {
+		fmt.Fprintln(&b, "restricted")
+	}
+	var lines []string
+	for d := range s.keyrings {
+		lines = append(lines, "keyring "+d.String())
+	}
+	for d, e := range s.admitted {
+		lines = append(lines, fmt.Sprintf("admitted %s %d %q", d, e.Size, e.Origin))
+	}
+	slices.Sort(lines)
+	for _, line := range lines {
+		fmt.Fprintln(&b, line)
+	}
+	fmt.Fprintln(&b, "end")
+	return b.Bytes()
+}
+
+func decode(data []byte) (standing, error) {
+	s := standing{keyrings: map[cordon.Digest]bool{}, admitted: map[cordon.Digest]cordon.TrustEntry{}}
+	in := bufio.NewScanner(bytes.NewReader(data))
+	if !in.Scan() || in.Text() != firstLine {
+		return s, errors.New("it does not begin as a ledger does")
+	}
+	for in.Scan() {
+		kind, rest, _ := strings.Cut(in.Text(), " ")
+		hexa, rest, _ := strings.Cut(rest, " ")
+		size, origin, _ := strings.Cut(rest, " ")
+		d, ok := parseDigest(hexa)
+		switch {
+		case kind == "end":
+			return s, nil
+		case kind == "restricted":
+			s.restricted = true
+			continue
+		case kind == "keyring" && ok:
+			s.keyrings[d] = true
+			continue
+		case kind == "admitted" && ok:
+			n, err1 := strconv.ParseInt(size, 10, 64)
+			name, err2 := strconv.Unquote(origin)
+			if err1 == nil && err2 == nil {
+				s.admitted[d] = cordon.TrustEntry{Digest: d, Size: n, Origin: name}
+				continue
+			}
+		}
+		return s, fmt.Errorf("the line %q is not understood", in.Text())
+	}
+	return s, cmp.Or(in.Err(), errors.New("it is cut off"))
+}
+
+// replace puts content at path with mode 0600, such that after a crash either
+// the old or the new content is there, whole.
+func replace(path string, content []byte) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(tmp.Name())
+		}
+	}()
+	_, werr := tmp.Write(content)
+	if err := cmp.Or(werr, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	serr := dir.Sync()
+	return cmp.Or(serr, dir.Close())
+}
