@@ -131,6 +131,11 @@ func (s *TrustSet) Knows(id FileID) bool {
 // Entries returns the entries in order of their digests.
 func (s *TrustSet) Entries() iter.Seq[TrustEntry] { return slices.Values(s.entries) }
 
+// Covers reports whether everything that may run under other may run under s.
+func (s *TrustSet) Covers(other *TrustSet) bool {
+	return !slices.ContainsFunc(other.entries, func(e TrustEntry) bool { return !s.Contains(e.Digest) })
+}
+
 // Len returns the number of trusted contents.
 func (s *TrustSet) Len() int { return len(s.entries) }
 

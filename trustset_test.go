@@ -150,3 +150,17 @@ func TestTrustSetDoesNotAllocate(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+func TestCovers(t *testing.T) {
+	entry := func(b byte) cordon.TrustEntry { return cordon.TrustEntry{Digest: cordon.Digest{b}} }
+	none, one := cordon.NewTrustSet(nil, nil), cordon.NewTrustSet([]cordon.TrustEntry{entry(1)}, nil)
+	both, other := one.With(entry(2)), cordon.NewTrustSet([]cordon.TrustEntry{entry(2), entry(3)}, nil)
+	for _, c := range []struct {
+		s, of *cordon.TrustSet
+		want  bool
+	}{{none, none, true}, {one, none, true}, {none, one, false}, {both, one, true}, {one, both, false}, {other, both, false}} {
+		if got := c.s.Covers(c.of); got != c.want {
+			t.Errorf("a set of %d covers one of %d: %v", c.s.Len(), c.of.Len(), got)
+		}
+	}
+}

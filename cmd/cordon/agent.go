@@ -22,6 +22,7 @@ import (
 	"github.com/cordon-project/cordon/internal/protect"
 	"github.com/cordon-project/cordon/internal/telemetry"
 	"github.com/cordon-project/cordon/internal/trust"
+	"github.com/cordon-project/cordon/internal/trust/archive"
 	"github.com/cordon-project/cordon/internal/trust/survival"
 )
 
@@ -30,6 +31,7 @@ type agentCmd struct {
 	Preview      agentPreview      `cmd:"" help:"Show what runs on this machine, or ran in mode audit, and would be refused under a restriction."`
 	Status       agentStatus       `cmd:"" help:"Show how things stand on this machine."`
 	Apply        agentApply        `cmd:"" help:"Hand the agent a signed order or release that was carried here, or type the code of a release."`
+	Admit        agentAdmit        `cmd:"" help:"Before packages are installed on a restricted machine: let run what they bring, if their archives are signed."`
 	CheckRemoval agentCheckRemoval `cmd:"" help:"Fail with the reason if this machine is restricted, so that its agent must not be removed."`
 	Guardian     agentGuardian     `cmd:"" hidden:"" help:"Watch over an agent; started by it."`
 }
@@ -79,6 +81,8 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		Server: c.Server, CAFile: c.CAFile, EnrollToken: c.EnrollmentToken, DataDir: c.DataDir,
 		Facts: facts.New(version()).Read, Log: log, Now: time.Now,
 	}
+	var p *protect.Protection // before anybody asks
+	cfg.Admit = func(ctx context.Context, paths []string) error { return p.Admit(ctx, paths) }
 	a, err := agent.Open(cfg)
 	if err != nil {
 		return err
@@ -89,7 +93,12 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err != nil {
 		return err
 	}
-	builder := &trust.Builder{RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log}
+	admittedFile := filepath.Join(c.DataDir, "admitted")
+	admitted := archive.OpenLedger("/", admittedFile, c.Rules, log)
+	builder := &trust.Builder{
+		RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log,
+		Gate: admitted.Gate, GateFile: admittedFile, Signs: admitted.Signs,
+	}
 	ledger := telemetry.Open(telemetry.Config{
 		File: filepath.Join(c.DataDir, "findings.json"), Owner: builder.Owner, Now: time.Now, Log: log,
 		Totals: func() map[cordon.FindingKind]uint64 {
@@ -98,7 +107,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		},
 	})
 	a.Tell(ledger.Findings)
-	p, err := c.protection(scope, exe, enforcer, guardian, builder, ledger, env)
+	p, err = c.protection(scope, exe, enforcer, guardian, builder, admitted, ledger, env)
 	if err != nil {
 		return errors.Join(err, enforcer.Close())
 	}
@@ -229,7 +238,7 @@ func (c agentRun) openFanotify(scope enforce.Scope, g *enforce.Guardian, log *sl
 	return e, found
 }
 
-func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, builder *trust.Builder, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
+func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, builder *trust.Builder, admitted *archive.Ledger, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
 	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
@@ -253,10 +262,14 @@ func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer
 		cfg.Idle = cordon.ModeAudit
 	}
 	cfg.Seen = func(r enforce.Refusal) bool { return ledger.Note(seen(r)) }
+	cfg.Admission = admitted
 	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{canary.Entry()}, builder.Last
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
 			log.InfoContext(ctx, "trust set built", "summary", sum)
+			for _, w := range sum.Withheld.First {
+				log.WarnContext(ctx, "program not trusted: its package was installed on a restricted machine, and was not admitted", "path", w.Name, "package", w.Why)
+			}
 			each(set, err)
 		})
 	}
@@ -350,25 +363,6 @@ func orNone(s, none string) string {
 		return none
 	}
 	return s
-}
-
-type agentCheckRemoval struct{ agentDir }
-
-// Run looks at what the agent has persisted, whether it runs or not.
-func (c agentCheckRemoval) Run() error {
-	s, err := agent.Persisted(c.DataDir)
-	if err != nil {
-		return err
-	}
-	unfinished := s.Outcome == "" && s.Previous == cordon.ModeEnforce
-	if s.Mode != cordon.ModeEnforce && !unfinished {
-		return nil
-	}
-	return &cli.Error{
-		Code:    cli.ExitConflict,
-		Message: fmt.Sprintf("this machine is restricted (generation %d, action %s), and stays so only with its agent", s.Generation, s.Action),
-		Hint:    "unrestrict it first, then remove the agent",
-	}
 }
 
 func noAgent(err error) error {

@@ -55,8 +55,11 @@ type Config struct {
 	EnrollToken string // needed once
 	DataDir     string
 	Facts       func() (cordon.Facts, error)
-	Log         *slog.Logger
-	Now         func() time.Time
+	// Admit lets run what the package archives at paths bring, all or none, if
+	// there is reason to trust them; the error is for people. nil: it is not asked.
+	Admit func(ctx context.Context, paths []string) error
+	Log   *slog.Logger
+	Now   func() time.Time
 }
 
 // noticeable is how long applying an order may take before InProgress is

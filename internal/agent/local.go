@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -100,6 +101,7 @@ func (a *Agent) ServeLocal(ctx context.Context) error {
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, a.Status()) })
 	mux.HandleFunc("GET /preview", a.showPreview)
 	mux.HandleFunc("POST /apply", a.applyCarried)
+	mux.HandleFunc("POST /admit", a.admit)
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() }) // Serve below returns its error
 	defer stop()
@@ -149,6 +151,37 @@ func (a *Agent) applyCarried(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, Applied{State: own.State, Error: own.Error, Report: report})
 }
 
+// maxAdmission bounds a list of archives, in bytes. A release upgrade has some
+// thousands of them.
+const maxAdmission = 4 << 20
+
+// Admission asks to let run what archives bring.
+type Admission struct {
+	Paths []string `json:"paths"` // absolute
+}
+
+// Admitted is the answer: an error, a sentence or several for people, or none.
+type Admitted struct {
+	Error string `json:"error,omitempty"`
+}
+
+func (a *Agent) admit(w http.ResponseWriter, r *http.Request) {
+	var ask Admission
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAdmission)).Decode(&ask); err != nil {
+		reply(w, http.StatusBadRequest, Admitted{Error: "the list of archives cannot be read: " + err.Error()})
+		return
+	}
+	if a.cfg.Admit == nil {
+		reply(w, http.StatusOK, Admitted{})
+		return
+	}
+	if err := a.cfg.Admit(r.Context(), ask.Paths); err != nil {
+		reply(w, http.StatusForbidden, Admitted{Error: err.Error()})
+		return
+	}
+	reply(w, http.StatusOK, Admitted{})
+}
+
 func reply(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -181,6 +214,16 @@ func (l *Local) Preview(ctx context.Context) (p Previewed, err error) {
 // included, is in the result; the error is for an agent that cannot be reached.
 func (l *Local) Apply(ctx context.Context, order io.Reader) (r Applied, err error) {
 	return r, l.do(ctx, http.MethodPost, "/apply", order, &r)
+}
+
+// Admit asks the agent to let run what the archives at paths bring. What the
+// agent decided is in the result; the error is for an agent that cannot be reached.
+func (l *Local) Admit(ctx context.Context, paths []string) (r Admitted, err error) {
+	body, err := json.Marshal(Admission{Paths: paths})
+	if err != nil {
+		return r, err
+	}
+	return r, l.do(ctx, http.MethodPost, "/admit", bytes.NewReader(body), &r)
 }
 
 func (l *Local) do(ctx context.Context, method, path string, body io.Reader, out any) error {

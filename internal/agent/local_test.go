@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -176,5 +177,28 @@ func TestCarriedOrderBeforeEnrolment(t *testing.T) {
 	got, err := serveLocal(t, f.Agent).Apply(t.Context(), strings.NewReader(f.sign(f.order(1, cordon.RestrictOrder))))
 	if err != nil || got.State != cordon.ReportRefused || got.Error != "this machine is not enrolled yet, so it knows no server to obey" || got.Report != "" {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestLocalAdmit(t *testing.T) {
+	f := newFixture(t)
+	local := serveLocal(t, f.Agent)
+	if got, err := local.Admit(t.Context(), []string{"/a.deb"}); err != nil || got.Error != "" {
+		t.Errorf("without anybody to ask: %+v, %v", got, err)
+	}
+	var asked []string
+	answer := error(nil)
+	f.cfg.Admit = func(_ context.Context, paths []string) error { asked = paths; return answer }
+	if got, err := local.Admit(t.Context(), []string{"/a.deb", "/b.deb"}); err != nil || got.Error != "" || !cmp.Equal(asked, []string{"/a.deb", "/b.deb"}) {
+		t.Errorf("asked for %v: %+v, %v", asked, got, err)
+	}
+	answer = errors.New("/a.deb is not admitted")
+	if got, err := local.Admit(t.Context(), []string{"/a.deb"}); err != nil || got.Error != "/a.deb is not admitted" {
+		t.Errorf("refused: %+v, %v", got, err)
+	}
+	asked = nil
+	long := []string{strings.Repeat("x", maxAdmission)}
+	if got, err := local.Admit(t.Context(), long); err != nil || !strings.Contains(got.Error, "cannot be read") || asked != nil {
+		t.Errorf("a list without end: %+v, %v", got, err)
 	}
 }

@@ -50,9 +50,25 @@ type Config struct {
 	Idle cordon.Mode
 	// Seen is told every sample of what was refused, and reports whether its file
 	// is new to it; nil: everything is.
-	Seen   func(enforce.Refusal) (isNew bool)
-	BootID string
-	Log    *slog.Logger
+	Seen func(enforce.Refusal) (isNew bool)
+	// Admission says what a package manager may add while the machine is
+	// restricted; nil where nothing can be enforced.
+	Admission Admission
+	BootID    string
+	Log       *slog.Logger
+}
+
+// Admission remembers over restarts what may run beside the trust set, because
+// an archive brought it that the machine has reason to trust.
+type Admission interface {
+	// Restrict says whether the machine is restricted from now on, and returns
+	// whether it was so before.
+	Restrict(on bool) (was bool, err error)
+	// Admit verifies the archives at paths, all or none. It does nothing while the
+	// machine is not restricted.
+	Admit(ctx context.Context, paths []string) error
+	// Entries returns what they bring.
+	Entries() []cordon.TrustEntry
 }
 
 // Protection is this machine's enforcement. It implements what package agent
@@ -98,6 +114,37 @@ func New(cfg Config) *Protection {
 		p.adopt(p.compose(p.base))
 	}
 	return p
+}
+
+// Admit lets run what the archives at paths bring, before a package manager
+// unpacks them. The error says what was refused, and what can be done; nothing is
+// admitted then. On a machine that is not restricted there is nothing to do.
+func (p *Protection) Admit(ctx context.Context, paths []string) error {
+	if p.cfg.Admission == nil {
+		return nil
+	}
+	if err := p.cfg.Admission.Admit(ctx, paths); err != nil { // takes long, so without mu
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.base == nil {
+		return nil // the first set will have it
+	}
+	set := p.compose(p.base)
+	if p.observed.Load().Mode != cordon.ModeEnforce { // not restricted, or not again yet after a start
+		p.adopt(set)
+		return nil
+	}
+	if err := p.put(cordon.ModeEnforce, set); err != nil {
+		return errors.Join(err, p.put(cordon.ModeEnforce, p.set))
+	}
+	if p.checked.set == p.set { // more may run than before, so nothing has come to be missing
+		p.checked.set = set
+	}
+	p.adopt(set)
+	p.cfg.Log.InfoContext(ctx, "packages admitted", "archives", len(paths), "programs", set.Len())
+	return nil
 }
 
 // Run keeps the trust set up to date and tells of refusals until ctx ends.
@@ -153,8 +200,16 @@ func (p *Protection) Switch(ctx context.Context, mode cordon.Mode) error {
 			return err
 		}
 	}
-	if err := p.put(mode, p.set); err != nil {
-		if undo := p.put(before, p.set); undo != nil {
+	restricted, err := p.restrict(mode == cordon.ModeEnforce)
+	if err == nil {
+		err = p.put(mode, p.set)
+	}
+	if err != nil {
+		undo := p.put(before, p.set)
+		if _, e := p.restrict(restricted); e != nil {
+			undo = errors.Join(undo, e)
+		}
+		if undo != nil {
 			err = errors.Join(err, fmt.Errorf("and going back to mode %s failed: %w", before, undo))
 			p.note(func(o *cordon.Observed) { o.InForce, o.Problem = false, err.Error() })
 		}
@@ -189,6 +244,14 @@ func (p *Protection) Set() *cordon.TrustSet {
 	return p.set
 }
 
+// restrict tells the admission. It is called with mu held.
+func (p *Protection) restrict(on bool) (was bool, err error) {
+	if p.cfg.Admission == nil {
+		return false, nil
+	}
+	return p.cfg.Admission.Restrict(on)
+}
+
 // put is called with mu held.
 func (p *Protection) put(mode cordon.Mode, set *cordon.TrustSet) error {
 	if err := p.cfg.Enforcer.Apply(mode, set); err != nil {
@@ -198,6 +261,16 @@ func (p *Protection) put(mode cordon.Mode, set *cordon.TrustSet) error {
 		return nil
 	}
 	return p.cfg.Test(mode)
+}
+
+// outlives checks a set that is to replace the one in force. One that only adds
+// to it leaves nothing missing that is not missing now: while packages are
+// installed, nobody waits for the check. It is called with mu held.
+func (p *Protection) outlives(ctx context.Context, set *cordon.TrustSet) error {
+	if p.set != nil && set.Covers(p.set) {
+		return nil
+	}
+	return p.survives(ctx, set)
 }
 
 // survives is called with mu held.
@@ -243,7 +316,11 @@ func (p *Protection) renew(ctx context.Context, set *cordon.TrustSet, err error)
 
 // compose is called with mu held, or before anybody else has the protection.
 func (p *Protection) compose(base *cordon.TrustSet) *cordon.TrustSet {
-	return base.With(slices.Concat(p.cfg.Own, p.extra)...)
+	var admitted []cordon.TrustEntry
+	if p.cfg.Admission != nil {
+		admitted = p.cfg.Admission.Entries()
+	}
+	return base.With(slices.Concat(p.cfg.Own, p.extra, admitted)...)
 }
 
 // Trust has entries trusted besides the machine's own set; see package agent's
@@ -271,7 +348,7 @@ func (p *Protection) load(ctx context.Context, set *cordon.TrustSet) error {
 	}
 	mode := p.observed.Load().Mode
 	if mode == cordon.ModeEnforce {
-		if err := p.survives(ctx, set); err != nil {
+		if err := p.outlives(ctx, set); err != nil {
 			return keep(err)
 		}
 	}

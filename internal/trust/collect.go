@@ -38,7 +38,10 @@ type pack struct {
 	source string
 	origin string
 	note   string // why nothing can be known of the package, "" if all is well
-	files  []file
+	// vouched are contents that an rpm package's signature covers, if it was looked
+	// at under a gate.
+	vouched map[cordon.Digest]bool
+	files   []file
 }
 
 // file is one program, or may be one when it comes back.
@@ -98,6 +101,7 @@ type collector struct {
 	kept  map[*pack]bool
 	order []*pack
 	sum   *Summary
+	signs func(rpm.Signed) bool // nil: no signature is asked for
 }
 
 // keep takes a package over from the build before, if it has not changed.
@@ -236,6 +240,12 @@ func (c *collector) addRpm(ctx context.Context) error {
 			w.size, w.config = f.Size, f.Config
 			copy(w.sum[:], f.Digest)
 			c.consider(p, f.Path, w)
+		}
+		if c.signs != nil {
+			p.vouched = map[cordon.Digest]bool{}
+			for _, f := range pkg.Vouched(c.signs) {
+				p.vouched[cordon.Digest(f.Digest)] = true
+			}
 		}
 		c.add(k, p)
 		return nil

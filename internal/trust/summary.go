@@ -23,6 +23,7 @@ type Summary struct {
 	Unstable     List // programs that were replaced while they were hashed, twice
 	Unverifiable List // packages of whose files nothing is known
 	Rejected     List // places of rules that others than root could change
+	Withheld     List // programs that the gate did not let in
 }
 
 // Source is what came from one source of trust.
@@ -69,6 +70,7 @@ func (s Summary) LogValue() slog.Value {
 		slog.Int("hashed", s.Hashed), slog.Int64("hashedBytes", s.HashedBytes), slog.Duration("duration", s.Duration),
 		slog.Int("mismatched", s.Mismatched.N), slog.Int("unreadable", s.Unreadable.N), slog.Int("unstable", s.Unstable.N),
 		slog.Int("unverifiable", s.Unverifiable.N), slog.Int("rejected", s.Rejected.N),
+		slog.Int("withheld", s.Withheld.N),
 	}
 	for _, src := range s.Sources {
 		attrs = append(attrs, slog.Group(src.Name, "packages", src.Packages, "programs", src.Programs))

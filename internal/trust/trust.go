@@ -49,6 +49,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/trust/rpm"
 	"github.com/cordon-project/cordon/internal/trust/rules"
 )
 
@@ -72,14 +73,25 @@ type Builder struct {
 	CacheFile string
 	// Self names Cordon's own programs, below Root. All of them exist.
 	Self []string
-	Log  *slog.Logger     // nil means slog.Default()
-	Now  func() time.Time // the wall clock; nil means time.Now
+	// Gate is asked at every build whether the package databases are to be taken at
+	// their word: it returns nil if they are, as on a machine that is not
+	// restricted, else what says of a content that it may come in addition to those
+	// of the set before. Root can write into a database what he likes. nil: they are.
+	Gate func() func(cordon.Digest) bool
+	// Signs is asked, where there is a gate, whether the signature of an rpm package
+	// in the database is good: what it signs comes in too. nil: none is.
+	Signs func(rpm.Signed) bool
+	// GateFile is a file that changes whenever the gate may answer differently; the
+	// set is then built anew. Empty for none. It is not below Root.
+	GateFile string
+	Log      *slog.Logger     // nil means slog.Default()
+	Now      func() time.Time // the wall clock; nil means time.Now
 
 	mu      sync.Mutex
-	packs   map[key]*pack // those of the last build that may be kept; nil before the first
-	order   []*pack       // all of the last build
-	before  int           // entries in the last set; 0: there was none
-	written cordon.Digest // checksum of the cache as it is on disk
+	packs   map[key]*pack    // those of the last build that may be kept; nil before the first
+	order   []*pack          // all of the last build
+	last    *cordon.TrustSet // nil: there was none
+	written cordon.Digest    // checksum of the cache as it is on disk
 }
 
 func (b *Builder) root() string {
@@ -167,13 +179,17 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 	m := &measurer{root: b.root(), now: b.now, facts: map[cordon.FileID]fact{}}
 	if first {
 		if c := b.readCache(); c != nil {
-			b.before, b.written = len(c.entries), c.sum
+			b.last, b.written = cordon.NewTrustSet(c.entries, nil), c.sum
 			for _, f := range c.facts {
 				m.facts[f.id] = f
 			}
 		}
 	}
+	gate := b.gate()
 	col := &collector{root: b.root(), now: b.now(), old: b.packs, packs: map[key]*pack{}, kept: map[*pack]bool{}, sum: sum}
+	if gate != nil {
+		col.signs = b.Signs
+	}
 	ruleEntries, err := b.collect(ctx, col)
 	if err != nil {
 		return nil, err
@@ -186,7 +202,7 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 	if err := m.measure(ctx, col.order, sum); err != nil {
 		return nil, fmt.Errorf("hash programs: %w", err)
 	}
-	entries, known := compile(col.order, sum)
+	entries, known := compile(col.order, gate, sum)
 	entries = append(entries, ruleEntries...)
 	set := cordon.NewTrustSet(entries, known)
 	sum.Entries, sum.Known = set.Len(), len(known)
@@ -194,7 +210,7 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 	if err := b.judge(set.Len()); err != nil {
 		return nil, err
 	}
-	b.packs, b.order, b.before = col.packs, col.order, set.Len()
+	b.packs, b.order, b.last = col.packs, col.order, set
 	b.writeCache(entries, factsOf(col.order))
 	if first {
 		// The first build leaves several times of what is kept behind as garbage, and
@@ -204,6 +220,29 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 	return set, nil
 }
 
+// before is how many entries the last set has.
+func (b *Builder) before() int {
+	if b.last == nil {
+		return 0
+	}
+	return b.last.Len()
+}
+
+// gate returns what decides on contents from package databases, nil if all of
+// them count. Where there is no set before, there is nothing to hold on to: the
+// database is all that is known of the machine.
+func (b *Builder) gate() func(cordon.Digest) bool {
+	if b.Gate == nil || b.last == nil {
+		return nil
+	}
+	admitted := b.Gate()
+	if admitted == nil {
+		return nil
+	}
+	last := b.last
+	return func(d cordon.Digest) bool { return last.Contains(d) || admitted(d) }
+}
+
 // judge refuses a set that would stop the machine.
 func (b *Builder) judge(entries int) error {
 	if entries == 0 {
@@ -211,13 +250,13 @@ func (b *Builder) judge(entries int) error {
 			Message: "The trust set is empty: no program of any package is as the package database says, and no rule names one. " +
 				"Repair the package database, or write a rules file."}
 	}
-	if entries*2 < b.before {
+	if entries*2 < b.before() {
 		accept := "restart the agent"
 		if b.CacheFile != "" {
 			accept = "delete " + b.CacheFile + " and restart the agent"
 		}
 		e := cordon.Errorf(cordon.Unavailable, "", "The new trust set has %d entries where the one before had %d, so it was not loaded. "+
-			"If that many programs were really removed, %s; otherwise repair the package database.", entries, b.before, accept)
+			"If that many programs were really removed, %s; otherwise repair the package database.", entries, b.before(), accept)
 		e.Err = ErrShrunk
 		return e
 	}
@@ -250,12 +289,16 @@ func (b *Builder) collect(ctx context.Context, c *collector) ([]cordon.TrustEntr
 	return entries, nil
 }
 
-// compile says which of the measured files are trusted.
-func compile(packs []*pack, sum *Summary) (entries []cordon.TrustEntry, known []cordon.KnownFile) {
+// compile says which of the measured files are trusted. A gate, if there is one,
+// decides on all that no rule names.
+func compile(packs []*pack, gate func(cordon.Digest) bool, sum *Summary) (entries []cordon.TrustEntry, known []cordon.KnownFile) {
 	for _, p := range packs {
 		for i := range p.files {
 			f := &p.files[i]
 			if f.state != hashed || !f.matches() {
+				continue
+			}
+			if gate != nil && p.source != sourceRules && !gate(f.fact.sha256) && !p.vouched[f.fact.sha256] {
 				continue
 			}
 			entries = append(entries, cordon.TrustEntry{Digest: f.fact.sha256, Size: f.fact.id.Size, Origin: p.origin})
@@ -270,14 +313,19 @@ func compile(packs []*pack, sum *Summary) (entries []cordon.TrustEntry, known []
 	return entries, known
 }
 
-// reportMismatches lists the programs that are not what their package brought.
+// reportMismatches lists the programs that are not what their package brought,
+// and those that the gate did not let in.
 // One whose content is trusted for another reason is none of them: packages take
 // files over from each other, and their digests stay behind.
 func reportMismatches(packs []*pack, set *cordon.TrustSet, sum *Summary) {
 	for _, p := range packs {
 		for i := range p.files {
 			f := &p.files[i]
-			if f.state != hashed || f.matches() || set.Contains(f.fact.sha256) {
+			if f.state != hashed || set.Contains(f.fact.sha256) {
+				continue
+			}
+			if f.matches() {
+				sum.Withheld.add(f.path, p.origin) // only the gate can have kept it out
 				continue
 			}
 			why := "its content is not the package's"

@@ -120,8 +120,8 @@ func (b *Builder) watched() map[string]func(fsnotify.Op, string) bool {
 			return false
 		}
 	}
-	if b.RulesFile != "" {
-		if path, err := filepath.Abs(b.RulesFile); err == nil {
+	for _, file := range []string{b.RulesFile, b.GateFile} {
+		if path, err := filepath.Abs(file); err == nil && file != "" {
 			dirs[filepath.Dir(path)] = func(_ fsnotify.Op, name string) bool { return name == filepath.Base(path) }
 		}
 	}

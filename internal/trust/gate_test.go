@@ -1,0 +1,69 @@
+package trust
+
+import (
+	"crypto/sha256"
+	"path/filepath"
+	"testing"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/trust/fixture"
+)
+
+// While there is a gate, a package database adds only what the gate lets in, also
+// after a restart; what was trusted stays, and rules count.
+func TestGate(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("old", "/usr/bin/old", "old"), one("changed", "/usr/bin/changed", "before"))
+	root.Write("opt/cordon/cordon", "cordon", 0o755)
+	admitted := cordon.Digest(sha256.Sum256([]byte("admitted")))
+	var gate func(cordon.Digest) bool
+	b := builder(root)
+	b.CacheFile = filepath.Join(t.TempDir(), "cache")
+	b.Self = []string{"/opt/cordon/cordon"}
+	b.Gate = func() func(cordon.Digest) bool { return gate }
+	build(t, b)
+
+	gate = func(d cordon.Digest) bool { return d == admitted }
+	fixture.Tick(t)
+	root.Install(one("new", "/usr/bin/new", "new"), one("good", "/usr/bin/good", "admitted"), one("changed", "/usr/bin/changed", "after"))
+	root.Write("opt/cordon/cordon", "another", 0o755)
+	check := func(b *Builder, want map[string]bool, withheld int) {
+		t.Helper()
+		set, sum := build(t, b)
+		for content, want := range want {
+			if got := origin(set, content) != ""; got != want {
+				t.Errorf("%s: trusted %v, want %v", content, got, want)
+			}
+		}
+		if sum.Withheld.N != withheld {
+			t.Errorf("withheld %+v, want %d", sum.Withheld, withheld)
+		}
+	}
+	want := map[string]bool{"old": true, "admitted": true, "new": false, "after": false, "another": false}
+	check(b, want, 3)
+	check(b, want, 3)
+	again := builder(root)
+	again.CacheFile, again.Self, again.Gate = b.CacheFile, b.Self, b.Gate
+	check(again, want, 3)
+	// What was admitted once stays, when the gate has forgotten it.
+	gate = func(cordon.Digest) bool { return false }
+	check(again, want, 3)
+	again.RulesFile = rulesFile(t, "path /usr/bin/new\n")
+	want["new"] = true
+	root.Write("usr/bin/new", "new", 0o755)
+	check(again, want, 2)
+	gate = nil
+	check(again, map[string]bool{"old": true, "admitted": true, "new": true, "after": true, "another": true}, 0)
+}
+
+// Where nothing is known of the time before, the database is all there is.
+func TestGateWithoutBefore(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("p", "/usr/bin/p", "program"))
+	b := builder(root)
+	b.Gate = func() func(cordon.Digest) bool { return func(cordon.Digest) bool { return false } }
+	set, _ := build(t, b)
+	if origin(set, "program") == "" {
+		t.Error("a machine that lost its cache can run nothing")
+	}
+}
