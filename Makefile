@@ -10,13 +10,16 @@ bin/cordon: FORCE
 	$(GO) build -trimpath -ldflags='-s -w' -o $@ ./cmd/cordon
 FORCE:
 
-# deb and rpm packages, in bin/. A version that the package managers can order.
+# deb and rpm packages, in OUT. A version that the package managers can order.
 VERSION ?= 0.1.0
 ARCH ?= $(shell $(GO) env GOARCH)
+OUT ?= bin
+FORMATS ?= deb rpm
 NFPM := $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
 packages:
-	GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w' -o bin/package/cordon ./cmd/cordon
-	for p in deb rpm; do ARCH=$(ARCH) VERSION=$(VERSION) $(NFPM) package -f packaging/nfpm.yaml -p $$p -t bin/ || exit 1; done
+	GOARCH=$(ARCH) $(GO) build -trimpath -ldflags='-s -w -X main.packaged=$(VERSION)' -o bin/package/cordon ./cmd/cordon
+	mkdir -p $(OUT)
+	for p in $(FORMATS); do ARCH=$(ARCH) VERSION=$(VERSION) $(NFPM) package -f packaging/nfpm.yaml -p $$p -t $(OUT)/ || exit 1; done
 
 demo: build
 	$(GO) build -o bin/demo ./test/demo

@@ -47,9 +47,16 @@ func (versionCmd) Run(env *cli.Env) error {
 	return err
 }
 
-// version is the module's version where the program was built as one, else the
-// revision that it was built from.
+// packaged is the version of the package that the program was built for; make
+// packages sets it.
+var packaged string
+
+// version is the package's version or the module's where the program was built as
+// one, else the revision that it was built from.
 func version() string {
+	if packaged != "" {
+		return packaged
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
