@@ -1,0 +1,152 @@
+package installed
+
+import "github.com/cordon-project/cordon/internal/testkit/vm/channel"
+
+// A step is a script for the guest's root that has to end with 0, and what its
+// output must have.
+type step struct {
+	name, script string
+	want         []string
+}
+
+// prelude is what every script can use.
+const prelude = `
+export CORDON_PROFILE=/var/lib/cordon/bootstrap.json DEBIAN_FRONTEND=noninteractive
+fails() { if "$@"; then echo "this worked: $*"; exit 1; fi; }
+refused() { # the kernel says EPERM, for which the shell ends with 126
+	"$@"; s=$?
+	[ $s = 126 ] || { echo "status $s, not 126: $*"; exit 1; }
+}
+restricted() { cordon agent status | grep -q '^Restricted *yes'; }
+await() { for i in $(seq 240); do "$@" && return; sleep 0.5; done; echo "never came: $*"; exit 1; }
+`
+
+// steps are taken before the reboot. Without set -e each line that matters ends
+// the script itself.
+var steps = []step{
+	{name: "install", script: `set -e
+cp /srv/key.asc /usr/share/keyrings/tests.asc
+echo "deb [signed-by=/usr/share/keyrings/tests.asc] copy:/srv/repo ./" > /etc/apt/sources.list.d/tests.list
+apt-get update
+apt-get install -y cordon=1.0.0
+hash=$(sha256sum ` + channel.GuestProgram + `); umask 077
+echo "sha256 ${hash%% *} the harness" > /etc/cordon/trust.rules
+systemctl enable -q --now cordon-server
+await test -s $CORDON_PROFILE
+cp /var/lib/cordon/ca.crt /etc/cordon/
+{ echo CORDON_SERVER=https://localhost:8443; echo CORDON_CA_FILE=/etc/cordon/ca.crt
+sed -n 's/.*"enrollmentToken": "\(.*\)".*/CORDON_ENROLLMENT_TOKEN=\1/p' $CORDON_PROFILE; } > /etc/cordon/agent.env
+# These steps are about fanotify, which the next agent's start lets go.
+mkdir -p /etc/systemd/system/cordon-agent.service.d
+printf '[Service]\nExecStart=\nExecStart=/usr/bin/cordon agent run --enforcer fanotify\n' > /etc/systemd/system/cordon-agent.service.d/fanotify.conf
+systemctl daemon-reload
+systemctl start cordon-agent
+enrolled() { cordon machines list | grep -qw vm; }; await enrolled
+`},
+	{name: "restrict", script: `
+# What a person has: a program of one's own, a key, sudo, a cron job. And a unit
+# as early as a service can be.
+cp /srv/busybox-own /root/busybox-own; /root/busybox-own echo runs || exit 1
+mkdir -p /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
+install -d -o user -g user -m 700 /home/user/.ssh
+install -o user -g user -m 600 /root/.ssh/id_ed25519.pub /home/user/.ssh/authorized_keys
+echo 'user ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/tests
+echo '* * * * * root touch /run/cron-ran' > /etc/cron.d/tests
+printf '[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\nBefore=basic.target\n[Service]\nType=oneshot\nExecStart=/root/busybox-own touch /run/early-ran\n[Install]\nWantedBy=basic.target\n' > /etc/systemd/system/early.service
+systemctl enable -q early.service
+cordon restrict vm --comment "a test" --wait && restricted || exit 1
+refused /root/busybox-own
+systemd-analyze security cordon-agent --no-pager | tail -1
+`, want: []string{"Succeeded"}},
+	{name: "signed package", script: `
+apt-get install -y busybox-t=1 || exit 1
+cat /run/t-pre /run/t-post
+busybox-t echo at once
+refused /root/busybox-own
+exit 0
+`, want: []string{"preinst of 1", "postinst ran 1", "at once"}},
+	{name: "unsigned package", script: `
+fails dpkg -i /srv/busybox-e_1_amd64.deb
+fails apt-get install -y /srv/busybox-e_1_amd64.deb
+echo /srv/busybox-e_1_amd64.deb | fails cordon agent admit -
+cp /srv/busybox-e_1_amd64.deb /var/cache/apt/archives/busybox-t_1_amd64.deb
+fails cordon agent admit /var/cache/apt/archives/busybox-t_1_amd64.deb
+[ ! -e /usr/bin/busybox-e ] || exit 1
+# Past the hook, scripts and programs are refused all the same, also when dpkg's
+# database has them.
+mv /etc/dpkg/dpkg.cfg.d/cordon /root/hook
+dpkg -i /srv/busybox-f_1_amd64.deb || exit 1
+told() { journalctl -u cordon-agent -o cat | grep -q 'program not trusted.*/usr/bin/busybox-f'; }; await told
+refused busybox-f echo no
+fails dpkg -i /srv/busybox-e_1_amd64.deb
+[ ! -e /run/e-pre ] && [ ! -e /usr/bin/busybox-e ] || exit 1
+mv /root/hook /etc/dpkg/dpkg.cfg.d/cordon
+# A place makes nothing trusted.
+mkdir -p /var/lib/dpkg/tmp.ci /home/user/DEBIAN
+for dir in /var/lib/dpkg/tmp.ci /var/lib/dpkg/info /home/user/DEBIAN /var/cache/apt/archives; do
+	cp /root/busybox-own $dir/preinst; refused $dir/preinst
+done
+refused su user -c /home/user/DEBIAN/preinst
+rm -r /var/lib/dpkg/tmp.ci /var/lib/dpkg/info/preinst
+`, want: []string{`add the line "sha256`}},
+	{name: "rule for an archive", script: `set -e
+hash=$(sha256sum /srv/busybox-e_1_amd64.deb)
+echo "sha256 ${hash%% *} asked for by the test" >> /etc/cordon/trust.rules
+cordon agent admit /srv/busybox-e_1_amd64.deb
+dpkg -i /srv/busybox-e_1_amd64.deb
+busybox-e echo by a rule
+dpkg -P busybox-e busybox-f
+`, want: []string{"by a rule"}},
+	{name: "upgrade", script: `
+[ "$(cordon version)" = "cordon 1.0.0" ] || exit 1
+before=$(systemctl show -P MainPID cordon-agent)
+apt-get upgrade -y || exit 1
+[ "$(cordon version)" = "cordon 1.1.0" ] || exit 1
+[ "$(systemctl show -P MainPID cordon-agent)" != "$before" ] || exit 1
+await restricted
+cat /run/t-post; busybox-t echo new
+refused /root/busybox-own
+exit 0
+`, want: []string{"postinst ran 2", "new"}},
+	{name: "nobody is locked out", script: `set -e
+ssh -o StrictHostKeyChecking=no user@localhost 'sudo -n id -u; sudo -n journalctl -n 1 -q --no-pager >/dev/null && hostname' > /tmp/ssh
+grep -qx 0 /tmp/ssh; grep -qx vm /tmp/ssh
+systemctl start apt-daily.service apt-daily-upgrade.service logrotate.service
+await test -e /run/cron-ran
+`},
+	{name: "removal is refused", script: `
+fails apt-get remove -y cordon
+fails dpkg -r cordon
+restricted
+`, want: []string{"this machine is restricted", "unrestrict it first"}},
+	{name: "a stopped agent is replaced", script: `
+before=$(systemctl show -P MainPID cordon-agent)
+kill -STOP $before
+other() { now=$(systemctl show -P MainPID cordon-agent); [ "$now" != "$before" ] && [ "$now" != 0 ]; }
+await other
+await restricted
+refused /root/busybox-own
+exit 0
+`},
+}
+
+// last are the steps after the reboot.
+var last = []step{
+	{name: "release", script: `
+await restricted
+refused /root/busybox-own
+connected() { cordon agent status | grep -q 'connected by'; }; await connected
+cordon unrestrict vm --comment "a test" --wait || exit 1
+/root/busybox-own echo runs
+`, want: []string{"Succeeded", "runs"}},
+	{name: "removal", script: `
+apt-get remove -y cordon || exit 1
+fails systemctl is-active -q cordon-agent
+apt-get install -y --reinstall busybox-t || exit 1
+apt-get purge -y cordon || exit 1
+for path in /etc/cordon /var/lib/cordon /var/lib/cordon-agent /etc/apt/apt.conf.d/05cordon /usr/bin/cordon; do
+	[ ! -e $path ] || { echo "$path stays behind"; exit 1; }
+done
+[ ! -e /lib/systemd/system/cordon-agent.service ]
+`},
+}
