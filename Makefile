@@ -2,7 +2,7 @@
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: build demo test bench lint deps packages bpf
+.PHONY: build demo test test-machines bench lint deps packages bpf
 
 build: bin/cordon
 
@@ -37,7 +37,12 @@ deps:
 
 test: deps lint build
 	GOARCH=arm64 $(GO) build -o /dev/null ./cmd/cordon
-	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 20m $$($(GO) list ./... | grep -v /test/installed)
+
+# Whole machines with the packages installed, restricted, rebooted and upgraded, in
+# virtual machines: many minutes of emulation, so apart from the other tests.
+test-machines: deps build
+	$(GO) test -count=1 -timeout 60m -v ./test/installed
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
