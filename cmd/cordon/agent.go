@@ -227,6 +227,9 @@ func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Lo
 
 // openFanotify returns no enforcer if it is known not to work.
 func (c agentRun) openFanotify(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
+	if err := g.Alive(); err != nil { // from here on programs may wait for this process
+		return nil, enforce.Finding{Answer: enforce.Unknown, Reason: err.Error()}
+	}
 	found := fanotify.Probe(g, c.DataDir)
 	if found.Answer == enforce.No {
 		return nil, found

@@ -180,11 +180,35 @@ func TestGuardianKillsTheSilent(t *testing.T) {
 	})
 }
 
+// An agent that takes long to load its programs into the kernel is not killed:
+// nobody waits for it yet.
+func TestGuardianWaitsForTheFirstSign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		agent, done, killed := watched(func(string) (uint32, uint32) { return 0, 0 })
+		if verdict, err := agent.Run("/good"); verdict != nil || err != nil { // a probe
+			t.Errorf("good: %v, %v", verdict, err)
+		}
+		time.Sleep(10 * Patience) // synctest's clock
+		if *killed != 0 {
+			t.Error("killed before its first sign of life")
+		}
+		if err := agent.Alive(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; err == nil || *killed != 1 {
+			t.Errorf("silent after its first sign: %v, killed %d times", err, *killed)
+		}
+	})
+}
+
 // The watch goes on while a canary waits for its verdict for ever.
 func TestGuardianWatchesWhileACanaryHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		agent, done, killed := watched(func(string) (uint32, uint32) { <-release; return 0, 0 })
+		if err := agent.Alive(); err != nil {
+			t.Error(err)
+		}
 		if _, err := agent.Run("/hangs"); err == nil {
 			t.Error("got a verdict")
 		}

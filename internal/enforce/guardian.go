@@ -78,7 +78,8 @@ func StartGuardian(exe string, args ...string) (*Guardian, error) {
 // PID is the guardian's process.
 func (g *Guardian) PID() int { return g.cmd.Process.Pid }
 
-// Alive gives the guardian a sign of life. An error means that it is gone.
+// Alive gives the guardian a sign of life. From the first one on it waits at
+// most [Patience] for the next. An error means that it is gone.
 func (g *Guardian) Alive() error { return g.write([]byte{sayAlive}) }
 
 // Watch passes an enforcer's beat on to the guardian, until the guardian is
@@ -191,9 +192,12 @@ func guard(conn net.Conn, kill func() error, execute func(path string) (errno, s
 		}
 	}()
 	var what [1]byte
+	watching := false // from the first sign of life on: before it nothing is open for which anybody could wait
 	for {
-		if err := conn.SetReadDeadline(time.Now().Add(Patience)); err != nil {
-			return err
+		if watching {
+			if err := conn.SetReadDeadline(time.Now().Add(Patience)); err != nil {
+				return err
+			}
 		}
 		_, err := io.ReadFull(conn, what[:])
 		switch {
@@ -201,6 +205,8 @@ func guard(conn net.Conn, kill func() error, execute func(path string) (errno, s
 			return errors.Join(fmt.Errorf("the agent gave no sign of life for %s and was killed, so that nobody waits for it", Patience), kill())
 		case err != nil:
 			return nil // the agent has ended
+		case what[0] == sayAlive:
+			watching = true
 		case what[0] == sayRun:
 			var head [6]byte
 			if _, err := io.ReadFull(conn, head[:]); err != nil {

@@ -529,6 +529,10 @@ func agentRole(scope string) int {
 		fmt.Println(err)
 		return 1
 	}
+	if err := g.Alive(); err != nil { // as the agent does before it opens the enforcer
+		fmt.Println(err)
+		return 1
+	}
 	e, err := Open(enforce.Scope{Mount: scope}, slog.Default())
 	if err != nil {
 		fmt.Println(err)
