@@ -2,7 +2,7 @@
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: build demo test test-machines bench lint deps packages bpf
+.PHONY: build demo test test-machines bypass bench lint deps packages bpf
 
 build: bin/cordon
 
@@ -26,12 +26,13 @@ demo: build
 	bin/demo bin/cordon
 
 # What the tests use besides Go: rpm builds a package database to be read, and
-# npm runs a login library that programs written for Defender use. The rest boots
-# kernels: see docs/vm.md.
+# npm runs a login library that programs written for Defender use, and gcc builds what
+# attacks the enforcers. The rest boots kernels: see docs/vm.md.
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 deps:
 	@command -v rpmbuild >/dev/null || { apt-get update -qq && $(APT) rpm >/dev/null; }
 	@command -v npm >/dev/null || { apt-get update -qq && $(APT) nodejs npm ca-certificates >/dev/null; }
+	@{ command -v gcc && test -e /usr/include/dlfcn.h; } >/dev/null || { apt-get update -qq && $(APT) gcc libc6-dev >/dev/null; }
 	@for p in qemu-system-x86_64 qemu-img busybox debootstrap mke2fs depmod xz zstd; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$p >/dev/null || missing=1; done; \
 		test -z "$$missing" || { apt-get update -qq && $(APT) qemu-system-x86 qemu-utils busybox-static debootstrap e2fsprogs kmod xz-utils zstd debian-archive-keyring >/dev/null; }
 
@@ -43,6 +44,11 @@ test: deps lint build
 # virtual machines: many minutes of emulation, so apart from the other tests.
 test-machines: deps build
 	$(GO) test -count=1 -timeout 60m -v ./test/installed
+
+# Every technique that we know to run what is not trusted, on every kernel, and
+# what came of it: see docs/limits.md.
+bypass: deps
+	$(GO) run ./test/bypass
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }

@@ -325,3 +325,9 @@ func sayTo(w io.Writer) func(string, ...any) {
 		}
 	}
 }
+
+// Image returns the path of the kernel itself, made and kept if it is not there yet.
+func Image(ctx context.Context, kernel string) (string, error) {
+	dir, err := kernelDir(ctx, kernel, sayTo(nil))
+	return filepath.Join(dir, "vmlinuz"), err
+}

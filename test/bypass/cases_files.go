@@ -1,0 +1,497 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+var busy = []syscall.Errno{syscall.ETXTBSY}
+
+func evilRuns(w *World) error {
+	p, err := w.evil("evil")
+	if err != nil {
+		return err
+	}
+	return w.run(p)
+}
+
+// overwritten runs a trusted file once, changes it, and runs it again.
+func overwritten(path string, change func(w *World, path string, evil []byte) error) func(*World) error {
+	return func(w *World) error {
+		evil := program(fixed, w.marker)
+		if path == theScript {
+			evil = []byte("#!/bin/sh\n: > " + w.marker + "\n")
+		}
+		if err := w.run(path); err != nil {
+			return fmt.Errorf("before the change: %s", err) // not the decisive call
+		}
+		return errors.Join(change(w, path, evil), w.run(path))
+	}
+}
+
+func rewrite(w *World, path string, evil []byte) error { return os.WriteFile(path, evil, 0o755) }
+
+// inPlace writes over a file of the same size and restores its times.
+func inPlace(w *World, path string, evil []byte) error {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(evil, 0)
+	return errors.Join(err, f.Close(), os.Chtimes(path, fi.ModTime(), fi.ModTime()))
+}
+
+func sharedMapping(w *World, path string, evil []byte) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, len(evil), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	copy(m, evil)
+	return unix.Munmap(m)
+}
+
+// beneath runs a trusted program on ext4, changes its blocks on the device, and
+// has the kernel forget what it has of the content in memory (drop_caches, 3: and of the file).
+func beneath(what string) func(*World) error {
+	return func(w *World) error {
+		at, dev, err := w.ext4()
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(at, "program")
+		if err := put(path, program(fixed, goodMark)); err != nil {
+			return err
+		}
+		unix.Sync()
+		if err := w.run(path); err != nil {
+			return fmt.Errorf("before the change: %s", err)
+		}
+		d, err := os.OpenFile(dev, os.O_RDWR|unix.O_SYNC, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = d.Close() }()
+		image := make([]byte, 16<<20)
+		n, _ := d.ReadAt(image, 0)
+		changed := strings.ReplaceAll(string(image[:n]), goodMark+"\x00", w.marker+"\x00")
+		for i := 0; i < n; i += 4096 {
+			if end := min(n, i+4096); changed[i:end] != string(image[i:end]) {
+				if _, err := d.WriteAt([]byte(changed[i:end]), int64(i)); err != nil {
+					return err
+				}
+			}
+		}
+		unix.Sync()
+		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte(what), 0); err != nil {
+			return err
+		}
+		return w.run(path)
+	}
+}
+
+// lib runs f with a copy of the untrusted library.
+func lib(f func(w *World, evil string) error) func(*World) error {
+	return func(w *World) error {
+		p, err := w.copy(evilLib, "libevil.so")
+		if err != nil {
+			return err
+		}
+		return f(w, p)
+	}
+}
+
+// memfd returns a memory file with the content, by its name below /proc.
+func memfd(w *World, content []byte, flags int) (string, error) {
+	fd, err := unix.MemfdCreate("m", flags)
+	if err != nil {
+		return "", err
+	}
+	f := os.NewFile(uintptr(fd), "m")
+	w.later(func() { _ = f.Close() })
+	_, err = f.Write(content)
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), err
+}
+
+// readOnly returns the file opened for reading, by its name below /proc.
+func readOnly(w *World, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	w.later(func() { _ = f.Close() })
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()), nil
+}
+
+func isolated(flags uintptr) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{Cloneflags: flags}
+	if flags&unix.CLONE_NEWUSER != 0 {
+		a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
+		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
+	}
+	return a
+}
+
+// rounds is how often races are tried: an emulated processor is slow.
+const rounds = 60
+
+// racing runs path while swap changes what it means, over and over.
+func racing(path string, w *World, swap func() error) error {
+	stop := make(chan struct{})
+	var swaps sync.WaitGroup
+	var failed error
+	swaps.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if failed = swap(); failed != nil {
+				return
+			}
+		}
+	})
+	var last error
+	for range rounds {
+		if err := w.run(path); errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+			last = err
+		}
+		if w.ran() {
+			break
+		}
+	}
+	close(stop)
+	swaps.Wait()
+	if w.ran() {
+		return failed
+	}
+	return errors.Join(last, failed)
+}
+
+var fileCases = []Case{
+	{ID: "B01", Name: "static program", Attempt: evilRuns},
+	{ID: "B01", Name: "static-pie program", Attempt: func(w *World) error {
+		return errors.Join(put(w.path("pie"), program(anywhere, w.marker)), w.run(w.path("pie")))
+	}},
+	{ID: "B01", Name: "dynamic program", Attempt: func(w *World) error {
+		p, err := w.copy(evilProg, "dyn")
+		if err != nil {
+			return err
+		}
+		return w.run(p)
+	}},
+	{ID: "B01", Name: "as an ordinary user", Attempt: func(w *World) error {
+		p, err := w.evil("evil")
+		if err != nil {
+			return err
+		}
+		cmd := w.command(p)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
+		return ended(cmd)
+	}},
+	{ID: "B02", Name: "trusted program", Allow: true, Attempt: func(w *World) error { return w.run(good) }},
+	{ID: "B02", Name: "trusted program by symbolic link", Allow: true, Attempt: func(w *World) error {
+		return errors.Join(os.Symlink(good, w.path("l")), w.run(w.path("l")))
+	}},
+	{ID: "B02", Name: "trusted program by a new hard link", Allow: true, Attempt: func(w *World) error {
+		l := good + ".link"
+		w.later(func() { _ = os.Remove(l) })
+		return errors.Join(os.Link(good, l), w.run(l))
+	}},
+	{ID: "B02", Name: "trusted program by a bind mount", Allow: true, Attempt: func(w *World) error {
+		if err := w.mount(victims, w.path("bind"), "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+		return w.run(w.path("bind/good"))
+	}},
+	{ID: "B03", Name: "renamed over a trusted program", Attempt: func(w *World) error {
+		evil := victims + "/new"
+		return errors.Join(w.run(good), put(evil, program(fixed, w.marker)), os.Rename(evil, good), w.run(good))
+	}},
+	{ID: "B03", Name: "bind mount over a trusted program", Attempt: func(w *World) error {
+		p, err := w.evil("evil")
+		if err == nil {
+			err = unix.Mount(p, good, "", unix.MS_BIND, "")
+		}
+		if err != nil {
+			return err
+		}
+		w.later(func() { _ = unix.Unmount(good, unix.MNT_DETACH) })
+		return w.run(good)
+	}},
+	{ID: "B03", Name: "upper layer of an overlay over a trusted program", Attempt: func(w *World) error {
+		for _, d := range []string{"up", "work"} {
+			if err := os.Mkdir(w.path(d), 0o755); err != nil {
+				return err
+			}
+		}
+		if err := put(w.path("up/good"), program(fixed, w.marker)); err != nil {
+			return err
+		}
+		if err := w.mount("o", w.path("all"), "overlay", 0, "lowerdir="+victims+",upperdir="+w.path("up")+",workdir="+w.path("work")); err != nil {
+			return err
+		}
+		return w.run(w.path("all/good"))
+	}},
+	{ID: "B04", Name: "program written in place, size and times as before", Also: busy, Attempt: overwritten(good, inPlace)},
+	{ID: "B04", Name: "script written in place, size and times as before", Also: busy, Attempt: overwritten(theScript, inPlace)},
+	{ID: "B04", Name: "program written through a shared mapping", Also: busy, Attempt: overwritten(good, sharedMapping)},
+	{ID: "B04", Name: "script written through a shared mapping", Also: busy, Attempt: overwritten(theScript, sharedMapping)},
+	{ID: "B04", Name: "program truncated and written again", Also: busy, Attempt: overwritten(good, rewrite)},
+	{ID: "B04", Name: "script truncated and written again", Also: busy, Attempt: overwritten(theScript, rewrite)},
+	{ID: "B04", Name: "script changed while it is read", Race: true, Refusals: anyNumber, Attempt: func(w *World) error {
+		evil := "#!/bin/sh\n: > " + w.marker + "\n"
+		turn := 0
+		return racing(theScript, w, func() error {
+			turn++
+			f, err := os.OpenFile(theScript, os.O_WRONLY, 0) // nobody executes what is open for writing
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte([]string{script, evil}[turn%2]), 0)
+			return errors.Join(err, f.Close())
+		})
+	}},
+	{ID: "B04", Name: "blocks of the device changed, file forgotten by the kernel", Attempt: beneath("3")},
+	{ID: "B04", Name: "blocks of the device changed, pages forgotten by the kernel", Attempt: beneath("1")},
+
+	{ID: "B05", Name: "program given to its loader", Refusals: anyNumber, Silent: true, Attempt: func(w *World) error {
+		p, err := w.copy(evilProg, "dyn")
+		if err != nil {
+			return err
+		}
+		return w.run(loader, p)
+	}},
+	{ID: "B05", Name: "loader with --preload", Refusals: anyNumber, Silent: true, Attempt: lib(func(w *World, evil string) error {
+		return w.run(loader, "--preload", evil, linked)
+	})},
+	{ID: "B05", Name: "LD_PRELOAD", Refusals: anyNumber, Silent: true, Attempt: lib(func(w *World, evil string) error {
+		return w.runWith("LD_PRELOAD="+evil, linked)
+	})},
+	{ID: "B05", Name: "LD_AUDIT", Refusals: anyNumber, Silent: true, Attempt: lib(func(w *World, evil string) error {
+		return w.runWith("LD_AUDIT="+evil, linked)
+	})},
+	{ID: "B05", Name: "LD_LIBRARY_PATH", Refusals: anyNumber, Silent: true, Attempt: lib(func(w *World, evil string) error {
+		return errors.Join(os.Rename(evil, w.path("libx.so")), w.runWith("LD_LIBRARY_PATH="+w.Dir, linked))
+	})},
+	{ID: "B05", Name: "/etc/ld.so.preload", Refusals: anyNumber, Silent: true, Attempt: lib(func(w *World, evil string) error {
+		if err := put("/etc/ld.so.preload", []byte(evil+"\n")); err != nil {
+			return err
+		}
+		w.later(func() { _ = os.Remove("/etc/ld.so.preload") })
+		return w.run(linked)
+	})},
+	{ID: "B05", Name: "dlopen", Refusals: anyNumber, Silent: true, Attempt: lib(func(w *World, evil string) error { return w.run(load, evil) })},
+	{ID: "B05", Name: "RUNPATH of a trusted program", Refusals: anyNumber, Silent: true, Attempt: lib(func(w *World, evil string) error {
+		b, err := os.ReadFile(linked)
+		return errors.Join(err, os.Rename(evil, w.path("libx.so")), put(w.path("linked"), b), w.run(w.path("linked")))
+	})},
+
+	{ID: "B06", Name: "memfd executed", Attempt: func(w *World) error {
+		p, err := memfd(w, program(fixed, w.marker), 0)
+		return errors.Join(err, w.run(p))
+	}},
+	{ID: "B06", Name: "memfd with trusted content, not sealed", Attempt: func(w *World) error {
+		p, err := memfd(w, program(fixed, goodMark), 0)
+		return errors.Join(err, w.mark(w.run(p)))
+	}},
+	{ID: "B06", Name: "memfd with a script", Attempt: func(w *World) error {
+		p, err := memfd(w, []byte("#!/bin/sh\n: > "+w.marker+"\n"), 0)
+		return errors.Join(err, w.run(p))
+	}},
+	{ID: "B06", Name: "memfd as a library", Refusals: anyNumber, Silent: true, Attempt: func(w *World) error {
+		b, err := os.ReadFile(evilLib)
+		if err != nil {
+			return err
+		}
+		p, err := memfd(w, append(b, w.marker...), 0)
+		return errors.Join(err, w.run(load, p))
+	}},
+	{ID: "B06", Name: "file without a name (O_TMPFILE)", Attempt: func(w *World) error {
+		fd, err := unix.Open(w.Dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o755)
+		if err != nil {
+			return err
+		}
+		f := os.NewFile(uintptr(fd), "tmp")
+		_, err = f.Write(program(fixed, w.marker))
+		p, err2 := readOnly(w, fmt.Sprintf("/proc/self/fd/%d", fd))
+		return errors.Join(err, err2, f.Close(), w.run(p))
+	}},
+	{ID: "B06", Name: "deleted file by its descriptor", Attempt: func(w *World) error {
+		p, err := w.evil("evil")
+		if err != nil {
+			return err
+		}
+		fd, err := readOnly(w, p)
+		return errors.Join(err, os.Remove(p), w.run(fd))
+	}},
+	{ID: "B06", Name: "POSIX shared memory", Attempt: func(w *World) error {
+		p := "/dev/shm/evil"
+		w.later(func() { _ = os.Remove(p) })
+		return errors.Join(put(p, program(fixed, w.marker)), w.run(p))
+	}},
+
+	{ID: "B08", Name: "trusted script", Allow: true, Attempt: func(w *World) error { return w.run(theScript) }},
+	{ID: "B08", Name: "script with a trusted interpreter", Attempt: func(w *World) error {
+		p, err := w.text("s", "#!/bin/sh\n: > %s\n", w.marker)
+		return errors.Join(err, w.run(p))
+	}},
+	{ID: "B08", Name: "interpreter that is a script", Attempt: func(w *World) error {
+		inner, err := w.text("inner", "#!/bin/sh\n: > %s\n", w.marker)
+		outer, err2 := w.text("outer", "#!%s\n", inner)
+		return errors.Join(err, err2, w.run(outer))
+	}},
+	{ID: "B09", Name: "sh FILE", Attempt: asked(busybox, "sh", "s")},
+	{ID: "B09", Name: "sh -c", Attempt: func(w *World) error { return w.run(busybox, "sh", "-c", ": > "+w.marker) }},
+	{ID: "B09", Name: "sh, from standard input", Attempt: func(w *World) error {
+		cmd := w.command(busybox, "sh")
+		cmd.Stdin = strings.NewReader(": > " + w.marker + "\n")
+		return ended(cmd)
+	}},
+	{ID: "B09", Name: "sh, sourced by a trusted shell", Attempt: func(w *World) error {
+		p, err := w.text("s", ": > %s\n", w.marker)
+		return errors.Join(err, w.run(busybox, "sh", "-c", ". "+p))
+	}},
+	{ID: "B09", Name: "perl FILE", Lacks: noPerl, Attempt: func(w *World) error {
+		p, err := w.text("p", "open(F, '>', '%s') or die $!;\n", w.marker)
+		return errors.Join(err, w.run("/usr/bin/perl", p))
+	}},
+	{ID: "B09", Name: "perl -e", Lacks: noPerl, Attempt: func(w *World) error {
+		return w.run("/usr/bin/perl", "-e", fmt.Sprintf("open(F, '>', '%s') or die $!;", w.marker))
+	}},
+	{ID: "B09", Name: "awk", Attempt: func(w *World) error {
+		return w.run(busybox, "awk", fmt.Sprintf(`BEGIN { printf "" > "%s" }`, w.marker))
+	}},
+	{ID: "B09", Name: "program started by find", Refusals: anyNumber, Silent: true, Attempt: func(w *World) error {
+		_, err := w.evil("evil")
+		return errors.Join(err, w.run(busybox, "find", w.Dir, "-name", "evil", "-exec", "{}", ";"))
+	}},
+
+	{ID: "B12", Name: "symbolic link that changes its target", Race: true, Refusals: anyNumber, Attempt: func(w *World) error {
+		evil, err := w.evil("evil")
+		if err != nil {
+			return err
+		}
+		turn := 0
+		swap := func() error {
+			turn++
+			return errors.Join(os.Symlink([]string{good, evil}[turn%2], w.path("new")), os.Rename(w.path("new"), w.path("link")))
+		}
+		return errors.Join(swap(), racing(w.path("link"), w, swap))
+	}},
+	{ID: "B12", Name: "files that change places (RENAME_EXCHANGE)", Race: true, Refusals: anyNumber, Attempt: func(w *World) error {
+		evil, err := w.evil("evil")
+		if err != nil {
+			return err
+		}
+		if err := put(w.path("good"), program(fixed, goodMark)); err != nil {
+			return err
+		}
+		return racing(w.path("good"), w, func() error {
+			return unix.Renameat2(unix.AT_FDCWD, evil, unix.AT_FDCWD, w.path("good"), unix.RENAME_EXCHANGE)
+		})
+	}},
+	{ID: "B13", Name: "inode number of a trusted program used again (ext4)", Refusals: anyNumber, Attempt: func(w *World) error {
+		at, _, err := w.ext4()
+		if err != nil {
+			return err
+		}
+		return reused(w, at)
+	}},
+	{ID: "B15", Name: "trusted program on an overlay", Allow: true, Attempt: func(w *World) error {
+		at, err := w.overlay()
+		if err != nil {
+			return err
+		}
+		return w.run(at + "/good")
+	}},
+	{ID: "B15", Name: "changed on an overlay after its copy-up", Also: busy, Attempt: func(w *World) error {
+		at, err := w.overlay()
+		if err != nil {
+			return err
+		}
+		err = w.run(at + "/script")
+		if err != nil {
+			return fmt.Errorf("before the change: %s", err)
+		}
+		return errors.Join(inPlace(w, at+"/script", []byte("#!/bin/sh\n: > "+w.marker+"\n")), w.run(at+"/script"))
+	}},
+	{ID: "B15", Name: "changed below the overlay", Also: busy, Attempt: func(w *World) error {
+		at, err := w.overlay()
+		if err != nil {
+			return err
+		}
+		if err := w.run(at + "/script"); err != nil {
+			return fmt.Errorf("before the change: %s", err)
+		}
+		return errors.Join(inPlace(w, theScript, []byte("#!/bin/sh\n: > "+w.marker+"\n")), w.run(at+"/script"))
+	}},
+}
+
+func noPerl(*World) string {
+	if _, err := os.Stat("/usr/bin/perl"); err != nil {
+		return "no perl: " + err.Error()
+	}
+	return ""
+}
+
+// asked has a trusted interpreter read an untrusted script.
+func asked(interpreter string, args ...string) func(*World) error {
+	return func(w *World) error {
+		_, err := w.text("s", ": > %s\n", w.marker)
+		return errors.Join(err, w.run(interpreter, args...))
+	}
+}
+
+func (w *World) overlay() (string, error) {
+	for _, d := range []string{"up", "work"} {
+		if err := os.Mkdir(w.path(d), 0o755); err != nil {
+			return "", err
+		}
+	}
+	at := w.path("all")
+	return at, w.mount("o", at, "overlay", 0, "lowerdir="+victims+",upperdir="+w.path("up")+",workdir="+w.path("work"))
+}
+
+// reused runs a trusted program, deletes it, and makes files until one has its number.
+func reused(w *World, dir string) error {
+	path := filepath.Join(dir, "p")
+	if err := put(path, program(fixed, goodMark)); err != nil {
+		return err
+	}
+	var was, is unix.Stat_t
+	if err := unix.Stat(path, &was); err != nil {
+		return err
+	}
+	if err := w.run(path); err != nil {
+		return fmt.Errorf("before: %s", err)
+	}
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	for i := range 50 {
+		path := filepath.Join(dir, fmt.Sprint("e", i))
+		if err := errors.Join(put(path, program(fixed, w.marker)), unix.Stat(path, &is)); err != nil {
+			return err
+		}
+		if is.Ino == was.Ino {
+			return w.run(path)
+		}
+	}
+	return errors.New("the number did not come again")
+}

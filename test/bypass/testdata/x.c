@@ -1,0 +1,2 @@
+/* A trusted library that does nothing. */
+int x(void) { return 0; }
