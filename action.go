@@ -75,7 +75,8 @@ type Action struct {
 	Requestor    string // display name of the application or user
 	RequestorID  string // its client id or object id
 	Comment      string
-	Source       string // PublicApi, Portal (Defender contract 4, member 17)
+	Source       string        // PublicApi, Portal (Defender contract 4, member 17)
+	Lease        time.Duration // of the restriction that it makes, see [Lease]; zero: none
 	Status       Status
 	Created      time.Time
 	Updated      time.Time
@@ -112,6 +113,7 @@ type ActionDraft struct {
 	RequestorID string
 	Comment     string
 	Source      string
+	Lease       time.Duration
 	Created     time.Time
 	Expires     time.Time
 }
@@ -121,9 +123,18 @@ type ActionDraft struct {
 func (d ActionDraft) Open(generation uint64, dnsName string) Action {
 	return Action{
 		ID: d.ID, Type: d.Type, Machine: d.Machine, DNSName: dnsName, Generation: generation,
-		Requestor: d.Requestor, RequestorID: d.RequestorID, Comment: d.Comment, Source: d.Source,
+		Requestor: d.Requestor, RequestorID: d.RequestorID, Comment: d.Comment, Source: d.Source, Lease: d.Lease,
 		Status: Pending, Created: d.Created, Updated: d.Created, Expires: d.Expires,
 	}
+}
+
+// Asked is what the audit log says of the action's creation: the comment, and
+// the lease if there is one.
+func (a Action) Asked() string {
+	if a.Lease == 0 {
+		return a.Comment
+	}
+	return fmt.Sprintf("%s (with a lease of %s)", a.Comment, a.Lease)
 }
 
 // Deliver is the decision, before an order leaves the server, whether it may.
@@ -207,10 +218,10 @@ func (a Action) Expire(now time.Time, grace time.Duration) Action {
 func (a Action) Order(now time.Time) Order {
 	o := Order{
 		Machine: a.Machine, Action: a.ID, Generation: a.Generation, Type: a.Type.OrderTypeOf(),
-		Comment: a.Comment, Issued: now, Expires: a.Expires,
+		Comment: a.Comment, Policy: Policy{LeaseSeconds: int64(a.Lease / time.Second)}, Issued: now, Expires: a.Expires,
 	}
 	if a.Cancel != nil {
-		o.Type, o.Comment = CancelOrder, a.Cancel.Comment
+		o.Type, o.Comment, o.Policy = CancelOrder, a.Cancel.Comment, Policy{}
 	}
 	return o
 }

@@ -7,7 +7,7 @@
 // The words and the decisions. Every decision that matters is a pure function
 // of its arguments: [Action.Deliver], [Action.RequestCancel], [Action.Expire],
 // [Action.Apply] (the state machine on the server) and [Judge] (what a machine
-// does with an order). Time is always an argument. [Service] combines them
+// does with an order), [JudgeLease] (when a restriction falls back). Time is always an argument. [Service] combines them
 // with a [Store] and is what every edge calls.
 //
 // # What it promises

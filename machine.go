@@ -108,6 +108,7 @@ type Observed struct {
 	TrustSet string      `json:"trustSet"`         // SHA-256 over the trust set, hex; empty: none yet
 	Policy   PolicyState `json:"policy,omitzero"`  // the trust policy that it has
 	Refused  uint64      `json:"refused"`          // refused executions since the agent started
+	Lease    LeaseState  `json:"lease,omitzero"`   // of the restriction that it was ordered
 	BootID   string      `json:"bootId"`
 	Problem  string      `json:"problem,omitempty"` // why InForce is false although the mode is enforce
 	At       time.Time   `json:"at"`                // by the machine's clock

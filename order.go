@@ -17,6 +17,10 @@ const (
 	// BreakGlass is no order that is sent: a machine that somebody freed by hand
 	// with a [Release] stands by it.
 	BreakGlass OrderType = "BreakGlass"
+	// LeaseLapsed and LeaseRenewed are no orders either: a machine reports so that
+	// it fell back to mode audit, or is restricted again; see [Lease].
+	LeaseLapsed  OrderType = "LeaseLapsed"
+	LeaseRenewed OrderType = "LeaseRenewed"
 )
 
 // Order is what the server tells one machine, signed with the server's order
@@ -33,8 +37,12 @@ type Order struct {
 }
 
 // Policy is how strictly a restriction is to be enforced. The zero value is
-// the default of every field.
-type Policy struct{}
+// the default of every field. A machine that does not know a member enforces
+// without it, which is never less strict.
+type Policy struct {
+	// LeaseSeconds is the time of the restriction's [Lease]; 0: it has none.
+	LeaseSeconds int64 `json:"leaseSeconds,omitempty"`
+}
 
 // ReportState is what a machine says of one order.
 type ReportState string
@@ -55,8 +63,9 @@ type Report struct {
 	Machine    MachineID `json:"machine"`
 	Action     ActionID  `json:"action"`
 	Generation uint64    `json:"generation"`
-	// Type is [BreakGlass] where Action is the id of a [Release]; empty in the
-	// report on an order.
+	// Type is [BreakGlass] where Action is the id of a [Release], [LeaseLapsed] or
+	// [LeaseRenewed] where it is a [LeaseReportID] and Observed names the action;
+	// empty in the report on an order.
 	Type     OrderType   `json:"type,omitempty"`
 	State    ReportState `json:"state"`
 	Error    string      `json:"error,omitempty"` // a sentence for people; empty when it went well
@@ -75,6 +84,9 @@ type Standing struct {
 	Outcome  ReportState `json:"outcome"`
 	Error    string      `json:"error,omitempty"`
 	Previous Mode        `json:"previous"` // the mode to fall back to while Outcome is empty
+	// Lease is the one under which Mode holds, PreviousLease that of Previous.
+	Lease         Lease `json:"lease,omitzero"`
+	PreviousLease Lease `json:"previousLease,omitzero"`
 }
 
 // Verdict is what a machine is to do with an order.

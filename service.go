@@ -41,6 +41,9 @@ type Service struct {
 	// NewSecret makes a client secret: printable ASCII with 256 random bits.
 	NewSecret func() string
 	TTL       time.Duration
+	// DefaultLease is the lease of a restriction for which its caller named none;
+	// zero: none.
+	DefaultLease time.Duration
 	// Grace is how long after its expiry a delivered action still waits for its
 	// machine; zero: [DeliveredGrace].
 	Grace time.Duration
@@ -93,7 +96,25 @@ func (s *Service) find(ctx context.Context, ref string) (Machine, error) {
 }
 
 // Request creates an action of type t on a machine that [Service.Find] returned.
+// A restriction has the default lease.
 func (s *Service) Request(ctx context.Context, c Caller, m Machine, t ActionType, comment string) (Action, error) {
+	lease := time.Duration(0)
+	if t == RestrictCodeExecution {
+		lease = s.DefaultLease
+	}
+	return s.request(ctx, c, m, t, comment, lease)
+}
+
+// Restrict is [Service.Request] for a restriction with a lease of its own; zero:
+// none, whatever the default.
+func (s *Service) Restrict(ctx context.Context, c Caller, m Machine, comment string, lease time.Duration) (Action, error) {
+	if err := CheckLease(lease); err != nil {
+		return Action{}, err
+	}
+	return s.request(ctx, c, m, RestrictCodeExecution, comment, lease)
+}
+
+func (s *Service) request(ctx context.Context, c Caller, m Machine, t ActionType, comment string, lease time.Duration) (Action, error) {
 	if err := c.Authorize(t.Operation()); err != nil {
 		return Action{}, err
 	}
@@ -113,7 +134,7 @@ func (s *Service) Request(ctx context.Context, c Caller, m Machine, t ActionType
 	now := s.now()
 	a, err := s.Store.CreateAction(ctx, ActionDraft{
 		ID: ActionID(s.NewID()), Type: t, Machine: m.ID, Requestor: c.DisplayName, RequestorID: c.ID,
-		Comment: comment, Source: c.Source, Created: now, Expires: now.Add(s.TTL),
+		Comment: comment, Source: c.Source, Lease: lease, Created: now, Expires: now.Add(s.TTL),
 	})
 	if err != nil {
 		return Action{}, err
@@ -339,6 +360,9 @@ func (s *Service) Report(ctx context.Context, m MachineID, r Report, evidence st
 	}
 	if r.Type == BreakGlass && r.State != ReportRefused {
 		return Action{}, s.released(ctx, r, entry)
+	}
+	if (r.Type == LeaseLapsed || r.Type == LeaseRenewed) && r.State != ReportRefused {
+		return Action{}, s.leased(ctx, r, entry)
 	}
 	if r.State == ReportRefused {
 		entry.Detail = "refused: " + r.Error

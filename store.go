@@ -30,6 +30,7 @@ const (
 	AuditRelease            AuditKind = "release"  // a [Release] was signed; Action is its id
 	AuditTrust              AuditKind = "trust"    // what is trusted by SHA-256 was changed
 	AuditReleased           AuditKind = "released" // a machine was freed with a [Release]
+	AuditLease              AuditKind = "lease"    // a machine said that its [Lease] lapsed, or holds again
 )
 
 // AuditEntry is one line of the audit log. It is written in the transaction of

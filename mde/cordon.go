@@ -92,6 +92,43 @@ func (c *Client) SignedOrder(ctx context.Context, id string) (string, error) {
 	return string(body), nil
 }
 
+// RestrictWithLease is [Client.Restrict] with a lease: when the machine has not
+// heard the server for so long, it lets everything run again and counts what it
+// would have refused, until it hears the server. Zero is none, whatever the
+// server's default.
+func (c *Client) RestrictWithLease(ctx context.Context, ref, comment string, lease time.Duration) (MachineAction, error) {
+	s, err := segment("machine", ref)
+	if err != nil {
+		return MachineAction{}, err
+	}
+	body := struct {
+		Comment string `json:"comment"`
+		Seconds int64  `json:"leaseSeconds"`
+	}{comment, int64(lease / time.Second)}
+	a := MachineAction{Commands: json.RawMessage("[]")} // the server sends what it has of Defender's members
+	if err := c.post(ctx, c.address("/cordon/v1/machines/"+s+"/restrict", nil), body, &a); err != nil {
+		return MachineAction{}, err
+	}
+	if a.ID == "" {
+		return MachineAction{}, errors.New("read the server's answer: it is not a machine action")
+	}
+	return a, nil
+}
+
+// Lease returns the lease of a machine action, see [Client.RestrictWithLease];
+// zero: it has none.
+func (c *Client) Lease(ctx context.Context, id string) (time.Duration, error) {
+	s, err := segment("machine action id", id)
+	if err != nil {
+		return 0, err
+	}
+	var a struct {
+		Seconds int64 `json:"leaseSeconds"`
+	}
+	err = c.get(ctx, c.address("/cordon/v1/actions/"+s, nil), &a)
+	return time.Duration(a.Seconds) * time.Second, err
+}
+
 // Release is a break-glass; see [Client.BreakGlass].
 type Release struct {
 	ID         string    `json:"id"`

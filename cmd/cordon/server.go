@@ -164,7 +164,7 @@ func (s *server) open(ctx context.Context) error {
 		return err
 	}
 	s.service = &cordon.Service{
-		Store: s.store, Nudge: s.hub.Nudge, NudgeAll: s.hub.NudgeAll, Now: time.Now, NewID: uuid.NewString, NewSecret: bootstrap.NewSecret, TTL: s.cfg.ActionTTL.Duration, Grace: s.grace, Supports: s.supports,
+		Store: s.store, Nudge: s.hub.Nudge, NudgeAll: s.hub.NudgeAll, Now: time.Now, NewID: uuid.NewString, NewSecret: bootstrap.NewSecret, TTL: s.cfg.ActionTTL.Duration, DefaultLease: s.cfg.DefaultLease.Duration, Grace: s.grace, Supports: s.supports,
 		Seal:        func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
 		SealPolicy:  func(p cordon.TrustPolicy) (string, error) { return seal.Policy(p, ring.Order) },
 		SealRelease: func(r cordon.Release) (string, error) { return seal.Release(r, ring.Order) },

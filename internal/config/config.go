@@ -41,6 +41,10 @@ type Server struct {
 	// ActionTTL is how long an action waits for its machine before it ends
 	// TimeOut. Default "72h".
 	ActionTTL Duration `toml:"action_ttl"`
+	// DefaultLease is the lease of restrictions for which their caller named none,
+	// programs written for Defender among them: when a machine has not heard the
+	// server for so long, it falls back to counting. Left out: none.
+	DefaultLease Duration `toml:"default_lease"`
 	// TokenKeyLifetime is how long a key signs access tokens before the next one
 	// does. At least "24h", default "2160h" (90 days).
 	TokenKeyLifetime Duration `toml:"token_key_lifetime"`
@@ -216,6 +220,9 @@ func (s Server) check() error {
 	}
 	if s.TokenKeyLifetime.Duration < minTokenKeyLife {
 		return fmt.Errorf("token_key_lifetime: %s is less than %s", s.TokenKeyLifetime, minTokenKeyLife)
+	}
+	if err := cordon.CheckLease(s.DefaultLease.Duration); err != nil {
+		return fmt.Errorf("default_lease: %w", err)
 	}
 	if s.ActionTTL.Duration < 0 {
 		return fmt.Errorf("action_ttl: %s is not above zero", s.ActionTTL)

@@ -4,6 +4,8 @@
 // applications that may call.
 //
 //	GET /cordon/v1/machines/{machine}        [Machine]
+//	POST /cordon/v1/machines/{machine}/restrict  [RestrictRequest] → 201 [Action]
+//	GET /cordon/v1/actions/{action}          [Action]
 //	POST /cordon/v1/actions/{action}/order   the order, a compact JWS, text/plain; counts as delivered
 //	GET /cordon/v1/actions/{action}/evidence [Evidence]
 //	GET, POST /cordon/v1/apps                {"value":[[App],…]}; [NewApp] to [App] with its secret

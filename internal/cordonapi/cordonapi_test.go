@@ -457,3 +457,45 @@ func TestPreview(t *testing.T) {
 		t.Errorf("without permission: %s", r.Status)
 	}
 }
+
+func TestRestrictWithALease(t *testing.T) {
+	w := newWorld(t)
+	post := func(request string) (int, cordonapi.Action, string) {
+		t.Helper()
+		r := w.post("/cordon/v1/machines/web.example.com/restrict", request)
+		text := body(t, r)
+		var a cordonapi.Action
+		_ = json.Unmarshal([]byte(text), &a) // an error has none of it
+		return r.StatusCode, a, text
+	}
+	for _, bad := range []string{`{"comment":"x","leaseSeconds":9}`, `{"comment":"x","leaseSeconds":-1}`, `{"comment":"x","leaseSeconds":9223372036854775807}`, `{"leaseSeconds":60}`,
+		`{"comment":"x","lease":60}`, `{"comment":"x","leaseSeconds":"60"}`, `{`, ``} {
+		if status, _, text := post(bad); status != http.StatusBadRequest {
+			t.Errorf("%s: %d %s", bad, status, text)
+		}
+	}
+	w.caller.Permissions = []cordon.Permission{cordon.MachineReadAll}
+	if status, _, text := post(`{"comment":"x","leaseSeconds":60}`); status != http.StatusForbidden {
+		t.Errorf("without the permission: %d %s", status, text)
+	}
+	w.caller.Permissions = cordon.AllPermissions()
+	status, a, text := post(`{"comment":"x","leaseSeconds":60}`)
+	if status != http.StatusCreated || a.LeaseSeconds != 60 || a.Comment != "x" || a.Generation != 1 || *a.DNSName != "web.example.com" || a.Status != cordon.Pending {
+		t.Fatalf("%d %s", status, text)
+	}
+	if got := body(t, w.get("/cordon/v1/actions/"+strings.ToUpper(string(a.ID)))); got != text {
+		t.Errorf("read again: %s, not %s", got, text)
+	}
+	if status, _, text := post(`{"comment":"x"}`); status != http.StatusConflict {
+		t.Errorf("while one is open: %d %s", status, text)
+	}
+	if r := w.get("/cordon/v1/actions/00000000-0000-4000-8000-00000000ffff"); r.StatusCode != http.StatusNotFound {
+		t.Errorf("one that is not there: %d", r.StatusCode)
+	}
+	w.report(cordon.Action{ID: a.ID, Generation: 1}, cordon.ReportSucceeded)
+	w.NewID = func() string { return "01f7d891-1234-4678-8bcd-abcdefa2edf4" }
+	w.DefaultLease = time.Hour
+	if status, a, text := post(`{"comment":"x"}`); status != http.StatusCreated || a.LeaseSeconds != 3600 {
+		t.Errorf("the default: %d %s", status, text)
+	}
+}

@@ -22,6 +22,8 @@ const prefix = "/cordon/v1"
 // routes are the operations.
 var routes = []route{
 	{"GET", "/machines/{machine}", cordon.ReadMachines, http.StatusOK, (*API).machine},
+	{"POST", "/machines/{machine}/restrict", cordon.RestrictAction, http.StatusCreated, (*API).restrict},
+	{"GET", "/actions/{action}", cordon.ReadMachines, http.StatusOK, (*API).action},
 	{"POST", "/actions/{action}/order", cordon.RestrictAction, http.StatusOK, (*API).order},
 	{"GET", "/actions/{action}/evidence", cordon.ReadMachines, http.StatusOK, (*API).evidence},
 	{"POST", "/machines/{machine}/break-glass", cordon.SignRelease, http.StatusCreated, (*API).breakGlass},

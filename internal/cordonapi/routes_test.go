@@ -31,7 +31,7 @@ import (
 
 func document(t testing.TB) *contract.Document {
 	d := contract.Load(t, cordonapi.OpenAPI)
-	d.Optional = []string{"limits", "problem", "clockOffsetMs", "secretText", "sha256", "owner", "reason", "machine", "scope", "comment"}
+	d.Optional = []string{"limits", "problem", "clockOffsetMs", "secretText", "sha256", "owner", "reason", "machine", "scope", "comment", "lease", "lapsed", "leaseSeconds"}
 	return d
 }
 
@@ -107,7 +107,7 @@ func furnished(t *testing.T) (*world, map[string]string) {
 	}
 	return w, map[string]string{
 		"{release}": string(release.ID),
-		"{machine}": string(w.machine), "{action}": string(w.request(cordon.RestrictCodeExecution).ID), "{app}": "SOAR",
+		"{machine}": string(w.machine), "{action}": string(w.request(cordon.UnrestrictCodeExecution).ID), "{app}": "SOAR",
 		"{secret}": soar.Secrets[0].KeyID, "{certificate}": app.Certificates[0].Thumbprint,
 	}
 }
@@ -123,6 +123,8 @@ func (w *world) try(method string, r cordonapi.Route, values map[string]string, 
 	switch key := r.Method + " " + r.Path; key {
 	case "POST /machines/{machine}/break-glass":
 		body = `{"seconds":86400,"comment":"locked out"}`
+	case "POST /machines/{machine}/restrict":
+		body = `{"comment":"why","leaseSeconds":86400}`
 	case "POST /trust", "DELETE /trust":
 		body = `{"sha256":"` + strings.Repeat("ab", 32) + `","scope":"all","comment":"why"}`
 	case "POST /apps":
@@ -293,6 +295,11 @@ func TestClient(t *testing.T) {
 	ctx := t.Context()
 	_, err = c.MachineState(ctx, values["{machine}"])
 	check("machine state", err)
+	restricted, err := c.RestrictWithLease(ctx, values["{machine}"], "why", time.Hour)
+	check("restrict", err)
+	if lease, err := c.Lease(ctx, restricted.ID); err != nil || lease != time.Hour {
+		t.Errorf("lease: %s, %v", lease, err)
+	}
 	_, err = c.SignedOrder(ctx, values["{action}"])
 	check("order", err)
 	_, err = c.Evidence(ctx, values["{action}"])

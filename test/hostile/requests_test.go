@@ -46,7 +46,7 @@ var targets = []string{
 	"POST /$T/oauth2/token", "POST /$T/oauth2/v2.0/token", "POST /$X/oauth2/v2.0/token", "GET /$T/v2.0/.well-known/openid-configuration", "GET /$T/.well-known/openid-configuration",
 	"GET /common/discovery/instance", "GET /$T/discovery/v2.0/keys", "GET /$T/discovery/keys",
 	"POST /agent/v1/enroll", "GET /agent/v1/connect", "POST /agent/v1/sync", "POST /agent/v1/$X",
-	"GET /cordon/v1/machines/$M", "GET /cordon/v1/machines/$X", "POST /cordon/v1/actions/$A/order", "GET /cordon/v1/actions/$A/evidence", "GET /cordon/v1/actions/$X/evidence",
+	"GET /cordon/v1/machines/$M", "GET /cordon/v1/machines/$X", "POST /cordon/v1/machines/$M/restrict", "GET /cordon/v1/actions/$A", "GET /cordon/v1/actions/$X", "POST /cordon/v1/actions/$A/order", "GET /cordon/v1/actions/$A/evidence", "GET /cordon/v1/actions/$X/evidence",
 	"POST /cordon/v1/machines/$M/break-glass", "GET /cordon/v1/machines/$M/blocked", "GET /cordon/v1/machines/$M/preview", "GET /cordon/v1/releases/$X", "GET /cordon/v1/releases/$A",
 	"GET /cordon/v1/trust", "POST /cordon/v1/trust", "DELETE /cordon/v1/trust", "GET /cordon/v1/apps", "POST /cordon/v1/apps", "GET /cordon/v1/apps/$X", "DELETE /cordon/v1/apps/$X", "POST /cordon/v1/apps/$X/grant",
 	"POST /cordon/v1/apps/$X/revoke", "POST /cordon/v1/apps/$X/secrets", "DELETE /cordon/v1/apps/$X/secrets/$X", "POST /cordon/v1/apps/$X/certificates", "DELETE /cordon/v1/apps/$X/certificates/$X",

@@ -74,10 +74,10 @@ func createAction(t *tx, d cordon.ActionDraft, key []byte) (a cordon.Action, err
 		return a, err
 	}
 	inserted, seq, err := t.exec(`INSERT INTO actions (id, type, machine, dns_name, generation, requestor, requestor_id, comment, source,
-		status, created, updated, expires, error_hresult, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')
+		status, created, updated, expires, lease, error_hresult, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')
 		ON CONFLICT (machine, type) WHERE `+open+` DO NOTHING`,
 		string(a.ID), string(a.Type), key, a.DNSName, int64(a.Generation), a.Requestor, a.RequestorID, a.Comment, a.Source,
-		string(a.Status), cordon.Ticks(a.Created), cordon.Ticks(a.Updated), cordon.Ticks(a.Expires))
+		string(a.Status), cordon.Ticks(a.Created), cordon.Ticks(a.Updated), cordon.Ticks(a.Expires), int64(a.Lease/time.Second))
 	if err == nil && inserted == 0 {
 		err = cordon.Errorf(cordon.Conflict, cordon.CodeActionInProgress, "Action is already in progress")
 	}
@@ -85,7 +85,7 @@ func createAction(t *tx, d cordon.ActionDraft, key []byte) (a cordon.Action, err
 		return a, err
 	}
 	return a, appendAudit(t, seq, cordon.AuditEntry{At: a.Created, Kind: cordon.AuditCreated, Machine: a.Machine, Action: a.ID,
-		Actor: a.RequestorID, Status: a.Status, Detail: a.Comment})
+		Actor: a.RequestorID, Status: a.Status, Detail: a.Asked()})
 }
 
 // ChangeAction implements [cordon.Store]. A change may alter Status, Updated,
@@ -180,7 +180,7 @@ func storedAction(a cordon.Action) cordon.Action {
 
 // actionColumns are what actionOf reads.
 const actionColumns = `a.id, a.type, a.machine, a.dns_name, a.generation, a.requestor, a.requestor_id, a.comment, a.source,
-	a.status, a.created, a.updated, a.expires, a.delivered, a.error_hresult, a.reason, a.cancel_requestor_id, a.cancel_comment, a.cancel_at`
+	a.status, a.created, a.updated, a.expires, a.delivered, a.error_hresult, a.reason, a.cancel_requestor_id, a.cancel_comment, a.cancel_at, a.lease`
 
 func actionOf(r *row) cordon.Action {
 	a := cordon.Action{
@@ -194,6 +194,7 @@ func actionOf(r *row) cordon.Action {
 		c.At = *at
 		a.Cancel = &c
 	}
+	a.Lease = time.Duration(r.number()) * time.Second
 	return a
 }
 

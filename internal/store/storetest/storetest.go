@@ -113,7 +113,7 @@ func (w *world) enrol(dnsName string) cordon.Machine {
 func Draft(m cordon.MachineID, t cordon.ActionType) cordon.ActionDraft {
 	return cordon.ActionDraft{
 		ID: cordon.ActionID(uuid.NewString()), Type: t, Machine: m, Requestor: "SOAR", RequestorID: "5f2b1a0e-8a1c-4b62-9d0e-1f6f6a1f2c3d",
-		Comment: "ticket 4711", Source: "PublicApi", Created: Noon, Expires: Noon.Add(cordon.DefaultTTL),
+		Comment: "ticket 4711", Source: "PublicApi", Lease: time.Hour, Created: Noon, Expires: Noon.Add(cordon.DefaultTTL),
 	}
 }
 

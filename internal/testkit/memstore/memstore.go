@@ -91,7 +91,7 @@ func (s *Store) CreateAction(_ context.Context, d cordon.ActionDraft) (a cordon.
 		s.machines[m.ID] = m
 		a = d.Open(m.Generation, m.Facts.DNSName)
 		s.actions = append(s.actions, clone(a))
-		s.log(cordon.AuditEntry{At: d.Created, Kind: cordon.AuditCreated, Machine: m.ID, Action: a.ID, Actor: d.RequestorID, Status: a.Status, Detail: d.Comment})
+		s.log(cordon.AuditEntry{At: d.Created, Kind: cordon.AuditCreated, Machine: m.ID, Action: a.ID, Actor: d.RequestorID, Status: a.Status, Detail: a.Asked()})
 		return nil
 	})
 	return a, err

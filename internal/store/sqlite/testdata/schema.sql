@@ -19,7 +19,7 @@ CREATE TABLE actions (
     cancel_at           INTEGER,
     error_hresult       INTEGER NOT NULL,
     reason              TEXT    NOT NULL
-) STRICT;
+, lease INTEGER NOT NULL DEFAULT 0) STRICT;
 
 CREATE INDEX actions_created ON actions (created);
 
