@@ -76,10 +76,14 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err != nil {
 		return fmt.Errorf("find this program's own file: %w", err)
 	}
+	boot, err := facts.BootClock()
+	if err != nil {
+		return err
+	}
 	// The data directory is locked before anything else is done with it.
 	cfg := agent.Config{
 		Server: c.Server, CAFile: c.CAFile, EnrollToken: c.EnrollmentToken, DataDir: c.DataDir,
-		Facts: facts.New(version()).Read, Log: log, Now: time.Now,
+		Facts: facts.New(version()).Read, Log: log, Now: time.Now, Boot: boot,
 	}
 	var p *protect.Protection // before anybody asks
 	cfg.Admit = func(ctx context.Context, paths []string) error { return p.Admit(ctx, paths) }
@@ -107,7 +111,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		},
 	})
 	a.Tell(ledger.Findings)
-	p, err = c.protection(scope, exe, enforcer, guardian, builder, admitted, ledger, env)
+	p, err = c.protection(boot().Boot, scope, exe, enforcer, guardian, builder, admitted, ledger, env)
 	if err != nil {
 		return errors.Join(err, enforcer.Close())
 	}
@@ -241,13 +245,9 @@ func (c agentRun) openFanotify(scope enforce.Scope, g *enforce.Guardian, log *sl
 	return e, found
 }
 
-func (c agentRun) protection(scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, builder *trust.Builder, admitted *archive.Ledger, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
-	bootID, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return nil, fmt.Errorf("read boot id: %w", err)
-	}
+func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, builder *trust.Builder, admitted *archive.Ledger, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
 	log := newLog(env)
-	cfg := protect.Config{Enforcer: e, BootID: strings.TrimSpace(string(bootID)), Log: log}
+	cfg := protect.Config{Enforcer: e, BootID: bootID, Log: log}
 	if g == nil {
 		cfg.Last = func() *cordon.TrustSet { return nil }
 		cfg.Follow = func(ctx context.Context, _ func(*cordon.TrustSet, error)) error { <-ctx.Done(); return nil }
@@ -339,6 +339,9 @@ func (c agentStatus) Run(ctx context.Context, env *cli.Env) error {
 	row("Generation", "%d (action %s, %s)", s.Standing.Generation, orNone(string(s.Standing.Action), "none"), orNone(string(s.Standing.Outcome), "not applied"))
 	row("Trust set", "%d programs %s", o.Trusted, orNone(o.TrustSet, "(not built yet)"))
 	row("Refused", "%d programs since the agent started", o.Refused)
+	if l := o.Lease; l.Seconds > 0 {
+		row("Lease", "%s", cli.LeaseText(l))
+	}
 	if s.Standing.Error != "" {
 		row("Last error", "%s", s.Standing.Error)
 	}

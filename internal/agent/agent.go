@@ -60,6 +60,7 @@ type Config struct {
 	Admit func(ctx context.Context, paths []string) error
 	Log   *slog.Logger
 	Now   func() time.Time
+	Boot  func() cordon.BootTime // never set, never behind an earlier reading of the same boot
 }
 
 // noticeable is how long applying an order may take before InProgress is
@@ -84,6 +85,8 @@ type Agent struct {
 	saved    error              // the last save's failure
 	asked    question           // the last one put to the server
 	clock    clock
+	heard    *cordon.BootTime // when the server is known to have been there; nil: [Agent.renew] has counted it
+	stuck    string           // why a change of the lease is not true yet
 
 	findings func() []cordon.Findings // nil: there is nobody to ask
 	preview  func(context.Context) (cordon.Preview, error)
@@ -93,6 +96,8 @@ type Agent struct {
 
 	public atomic.Pointer[view]
 	awake  chan struct{} // holds one wish that the connection tells what is in the outbox
+	asking chan struct{} // holds one wish that the connection asks for the time
+	lease  chan struct{} // holds one wish that the lease is looked at
 
 	linkMu sync.Mutex // guards link
 	link   linkStatus
@@ -104,7 +109,7 @@ func Open(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, dir: d, awake: make(chan struct{}, 1)}
+	a := &Agent{cfg: cfg, dir: d, awake: make(chan struct{}, 1), asking: make(chan struct{}, 1), lease: make(chan struct{}, 1)}
 	if a.st, err = d.loadState(); err == nil {
 		a.key, a.id, a.orderKey, err = d.loadIdentity()
 	}
@@ -140,9 +145,16 @@ func (a *Agent) Close() error { return a.dir.close() }
 // agent goes on, says so in every report, and Restore may be tried again.
 func (a *Agent) Restore(ctx context.Context) error {
 	a.turn.Lock()
-	defer a.turn.Unlock()
+	defer a.endTurn()
 	a.applyPolicy(ctx)
 	return a.restore(ctx)
+}
+
+// endTurn lets the next one have its turn, and the lease be looked at, which
+// does not wait for one.
+func (a *Agent) endTurn() {
+	a.turn.Unlock()
+	poke(a.lease)
 }
 
 // restore is called with turn held.
@@ -193,7 +205,7 @@ func (a *Agent) KeepRestored(ctx context.Context, start func(func())) {
 // taken up; if there is a report too, it says the same.
 func (a *Agent) Take(ctx context.Context, jws string, carried bool, progress func(report string)) (string, error) {
 	a.turn.Lock()
-	defer a.turn.Unlock()
+	defer a.endTurn()
 	if unfinished(a.standing()) { // a stop interrupted the last one
 		if err := a.restore(ctx); unfinished(a.standing()) {
 			return "", err
@@ -239,7 +251,10 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 	log := a.cfg.Log.With("action", order.Action, "generation", order.Generation, "type", order.Type)
 	switch verdict {
 	case cordon.Begin:
-		s := cordon.Standing{Generation: order.Generation, Action: order.Action, Type: order.Type, Mode: order.Type.ModeFor(), Previous: before.Mode}
+		s := cordon.Standing{Generation: order.Generation, Action: order.Action, Type: order.Type, Mode: order.Type.ModeFor(), Previous: before.Mode, PreviousLease: before.Lease}
+		if l := order.Policy.LeaseSeconds; l > 0 && order.Type == cordon.RestrictOrder {
+			s.Lease = cordon.Lease{Action: order.Action, Seconds: l}
+		}
 		a.st.Standing = s
 		if err := a.dir.save(stateFile, a.st); err != nil {
 			// Not durable, so not done: the machine stays as it was, and the server
@@ -308,7 +323,7 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 	if failed != nil {
 		log.ErrorContext(ctx, "order failed", "err", failed)
 		o.State, o.Error = cordon.ReportFailed, clip(failed.Error())
-		s.Mode = s.Previous
+		s.Mode, s.Lease = s.Previous, s.PreviousLease
 	} else {
 		log.InfoContext(ctx, "order applied", "mode", s.Mode)
 	}
@@ -318,6 +333,9 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 	defer a.mu.Unlock()
 	before := a.st
 	a.st.Standing = s
+	if failed == nil && s.Lease.Seconds > 0 {
+		a.st.Silence = cordon.Silence{Read: a.cfg.Boot()} // its time begins when it is in force
+	}
 	report, err := a.report(o)
 	if err != nil {
 		return "", err
@@ -385,19 +403,25 @@ func (a *Agent) report(o outcome) (string, error) {
 
 func (a *Agent) observe() cordon.Observed {
 	o, now := a.enforcement.Observe(), a.cfg.Now()
-	stand(&o, a.st.Standing)
+	stand(&o, a.st.Standing, a.st.Silence.Until(a.cfg.Boot()))
 	o.Policy = a.policy.State()
 	o.At = now.UTC()
 	o.ClockOffset = a.clock.offset(now).Milliseconds()
 	if a.saved != nil && o.Problem == "" {
 		o.Problem = "the last outcome could not be stored and may be forgotten at the next start: " + a.saved.Error()
 	}
+	if o.Problem == "" {
+		o.Problem = a.stuck
+	}
 	return o
 }
 
-// stand adds to what is observed by whose word it is so.
-func stand(o *cordon.Observed, s cordon.Standing) {
+// stand adds to what is observed by whose word it is so, and for how long.
+func stand(o *cordon.Observed, s cordon.Standing, silence cordon.Silence) {
 	o.Generation, o.Action, o.Order = s.Generation, s.Action, s.Type
+	if l := s.Lease; l.Seconds > 0 {
+		o.Lease = cordon.LeaseState{Action: l.Action, Seconds: l.Seconds, Silent: int64(silence.Length / time.Second), Lapsed: l.Lapsed}
+	}
 }
 
 func (a *Agent) standing() cordon.Standing {
@@ -407,9 +431,12 @@ func (a *Agent) standing() cordon.Standing {
 }
 
 // wake makes the connection, if there is one, tell what is in the outbox.
-func (a *Agent) wake() {
+func (a *Agent) wake() { poke(a.awake) }
+
+// poke puts a wish into a channel that holds one.
+func poke(c chan<- struct{}) {
 	select {
-	case a.awake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -26,7 +26,7 @@ func unconnected(t *testing.T, server *lab.Server, with func(*Config)) *Agent {
 	t.Helper()
 	dir := t.TempDir()
 	a, err := Open(Config{
-		Server: server.URL, CAFile: server.CAFile, EnrollToken: lab.Token, DataDir: dir, Log: lab.Logger(t), Now: time.Now,
+		Server: server.URL, CAFile: server.CAFile, EnrollToken: lab.Token, DataDir: dir, Log: lab.Logger(t), Now: time.Now, Boot: bootClock(),
 		Facts: func() (cordon.Facts, error) { return cordon.Facts{}, nil },
 	})
 	if err != nil {

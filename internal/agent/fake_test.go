@@ -120,6 +120,7 @@ type fixture struct {
 	id       cordon.MachineID
 	orderKey ed25519.PrivateKey
 	now      time.Time // the machine's clock
+	boot     cordon.BootTime
 }
 
 var (
@@ -129,7 +130,7 @@ var (
 
 func newFixture(t testing.TB) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dir: t.TempDir(), key: seedKey(1), orderKey: seedKey(2), now: noon}
+	f := &fixture{t: t, dir: t.TempDir(), key: seedKey(1), orderKey: seedKey(2), now: noon, boot: cordon.BootTime{Boot: "b1", At: time.Hour}}
 	f.id = cordon.IDOfKey(f.key.Public().(ed25519.PublicKey))
 	f.kernel = &kernel{t: t, dir: f.dir, mode: cordon.ModeOff}
 	writeIdentity(t, f.dir, f.key, f.orderKey.Public().(ed25519.PublicKey))
@@ -147,7 +148,7 @@ func seedKey(n byte) ed25519.PrivateKey {
 func (f *fixture) open() {
 	f.t.Helper()
 	a, err := Open(Config{
-		DataDir: f.dir, Log: lab.Logger(f.t), Now: func() time.Time { return f.now },
+		DataDir: f.dir, Log: lab.Logger(f.t), Now: func() time.Time { return f.now }, Boot: func() cordon.BootTime { return f.boot },
 		Facts: func() (cordon.Facts, error) { return cordon.Facts{DNSName: "web", OSPlatform: "Debian"}, nil },
 	})
 	if err != nil {

@@ -155,6 +155,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer c.http.CloseIdleConnections()
+	var lease sync.WaitGroup
+	defer lease.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lease.Go(func() { a.keepLease(ctx) })
 	ceiling := firstCeiling
 	for ctx.Err() == nil {
 		greeted := false
@@ -358,6 +363,7 @@ func (a *Agent) obey(run, ctx context.Context, orders <-chan []string, policies 
 		case list := <-orders:
 			tell := func(report string) { _ = say(wire.FromAgent{Capability: wire.Capability, Reports: []string{report}}) }
 			reports, _ := a.takeAll(run, list, tell)
+			a.renew(run)
 			if len(reports) > 0 && say(wire.FromAgent{Capability: wire.Capability, Reports: reports}) != nil {
 				return
 			}
@@ -399,6 +405,8 @@ func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
 			err = ws.Ping(ctx)
 			done()
 		case <-ask.C:
+			err = a.tell(ctx, ws, a.ask())
+		case <-a.asking:
 			err = a.tell(ctx, ws, a.ask())
 		case <-tell.C:
 			err = a.tellFindings(func(m wire.FromAgent) error { return a.tell(ctx, ws, m) })
@@ -443,7 +451,7 @@ func (a *Agent) conversePoll(ctx context.Context, c *client, greeted func()) err
 		if err != nil {
 			return err
 		}
-		msg.WaitMS = int(wire.MaxWait.Milliseconds())
+		msg.WaitMS = int(a.patience().Milliseconds())
 		wait := false // something that could not be taken up will be offered again at once
 		answer, err := exchange(msg)
 		if err != nil {
@@ -453,6 +461,7 @@ func (a *Agent) conversePoll(ctx context.Context, c *client, greeted func()) err
 			wait = !a.takePolicy(ctx, answer.Policy)
 		}
 		reports, refused := a.takeAll(ctx, answer.Orders, func(report string) { _ = tell(report) })
+		a.renew(ctx)
 		if len(reports) > 0 {
 			if err := tell(reports...); err != nil {
 				return err
@@ -481,7 +490,7 @@ func (a *Agent) hello() (wire.FromAgent, error) {
 func (a *Agent) ask() wire.FromAgent {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asked = question{nonce: rand.Text(), at: a.cfg.Now()}
+	a.asked = question{nonce: rand.Text(), at: a.cfg.Now(), boot: a.cfg.Boot()}
 	o := a.observe()
 	return wire.FromAgent{Capability: wire.Capability, Nonce: a.asked.nonce, Observed: &o, Reports: a.st.reports()}
 }
@@ -528,6 +537,11 @@ func (a *Agent) hear(ctx context.Context, m wire.FromServer) {
 	if m.Time != "" {
 		a.learnTime(ctx, m.Time)
 	}
+	if len(m.Orders) == 0 || !a.st.Standing.Lease.Lapsed {
+		// What has lapsed waits until the orders that came with it are taken up: one
+		// of them may end it.
+		a.renewLocked(ctx)
+	}
 	if a.st.settle(m.Settled) {
 		if err := a.dir.save(stateFile, a.st); err != nil {
 			a.cfg.Log.ErrorContext(ctx, "settled reports could not be dropped from disk, they will be sent again", "err", err)
@@ -540,6 +554,7 @@ func (a *Agent) hear(ctx context.Context, m wire.FromServer) {
 type question struct {
 	nonce string
 	at    time.Time // by this machine's clock
+	boot  cordon.BootTime
 }
 
 // clock is the server's word on the time. It holds from when it was asked for,
@@ -573,6 +588,8 @@ func (a *Agent) learnTime(ctx context.Context, jws string) {
 		return
 	}
 	a.clock = clock{server: t.Now, own: a.asked.at}
+	boot := a.asked.boot // not now: something in between may have held the answer back
+	a.heard = &boot
 	if t.Now.Sub(a.st.Heard) >= time.Minute {
 		before := a.st.Heard
 		a.st.Heard = t.Now.UTC()

@@ -37,13 +37,19 @@ type online struct {
 	stop   func()
 }
 
+// bootClock is a clock that starts now, in the time of a bubble if there is one.
+func bootClock() func() cordon.BootTime {
+	start := time.Now()
+	return func() cordon.BootTime { return cordon.BootTime{Boot: "b1", At: time.Since(start)} }
+}
+
 // connect makes an agent that is not enrolled, and runs it.
 func connect(t *testing.T, server *lab.Server, with ...func(*Config)) *online {
 	t.Helper()
 	dir := t.TempDir()
 	o := &online{t: t, server: server, kernel: &kernel{t: t, dir: dir, mode: cordon.ModeOff}}
 	o.cfg = Config{
-		Server: server.URL, CAFile: server.CAFile, EnrollToken: lab.Token, DataDir: dir, Log: lab.Logger(t), Now: time.Now,
+		Server: server.URL, CAFile: server.CAFile, EnrollToken: lab.Token, DataDir: dir, Log: lab.Logger(t), Now: time.Now, Boot: bootClock(),
 		Facts: func() (cordon.Facts, error) {
 			return cordon.Facts{DNSName: "web.example.com", OSPlatform: "Debian"}, nil
 		},

@@ -56,11 +56,12 @@ type view struct {
 	unsettled int
 	clock     clock
 	policy    cordon.PolicyState
+	silence   cordon.Silence
 }
 
 // publish is called with mu held, after every change.
 func (a *Agent) publish() {
-	v := &view{standing: a.st.Standing, unsettled: len(a.st.Outbox), clock: a.clock, policy: a.policy.State()}
+	v := &view{standing: a.st.Standing, unsettled: len(a.st.Outbox), clock: a.clock, policy: a.policy.State(), silence: a.st.Silence}
 	if a.id != nil {
 		sum := sha256.Sum256(a.orderKey)
 		v.machine, v.tenant, v.orderKey = a.id.Machine, a.id.Tenant, hex.EncodeToString(sum[:])
@@ -75,7 +76,7 @@ func (a *Agent) Status() Status {
 		Machine: v.machine, Tenant: v.tenant, Server: a.cfg.Server, OrderKey: v.orderKey, Standing: v.standing, Unsettled: v.unsettled,
 		Applying: unfinished(v.standing), Observed: a.enforcement.Observe(),
 	}
-	stand(&s.Observed, v.standing)
+	stand(&s.Observed, v.standing, v.silence.Until(a.cfg.Boot()))
 	s.Observed.Policy = v.policy
 	s.Observed.At, s.Observed.ClockOffset = now.UTC(), v.clock.offset(now).Milliseconds()
 	a.linkMu.Lock()

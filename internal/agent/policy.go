@@ -16,7 +16,7 @@ import (
 // It reports whether it was a new one. What does not verify, or is older, changes nothing.
 func (a *Agent) takePolicy(ctx context.Context, jws string) bool {
 	a.turn.Lock()
-	defer a.turn.Unlock()
+	defer a.endTurn()
 	a.mu.Lock()
 	p, err := seal.OpenPolicy(jws, a.orderKey)
 	if err == nil {

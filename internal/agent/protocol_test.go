@@ -110,7 +110,7 @@ func (m *machine) Observe() cordon.Observed { return cordon.Observed{} }
 
 func (m *machine) start() {
 	var err error
-	m.agent, err = Open(Config{DataDir: m.dir, Log: slog.New(slog.DiscardHandler), Now: m.setup.Now})
+	m.agent, err = Open(Config{DataDir: m.dir, Log: slog.New(slog.DiscardHandler), Now: m.setup.Now, Boot: bootClock()})
 	if err == nil {
 		m.agent.Use(m)
 		err = m.agent.Restore(context.Background())

@@ -63,7 +63,7 @@ func (a *Agent) decideRelease(ctx context.Context, jws string, carried bool) (be
 		report, err = a.refuseRelease(ctx, r, why)
 		return nil, report, err
 	}
-	s := cordon.Standing{Generation: r.Generation, Action: r.ID(), Type: cordon.BreakGlass, Mode: cordon.ModeOff, Previous: before.Mode}
+	s := cordon.Standing{Generation: r.Generation, Action: r.ID(), Type: cordon.BreakGlass, Mode: cordon.ModeOff, Previous: before.Mode, PreviousLease: before.Lease}
 	a.st.Standing = s
 	if err := a.dir.save(stateFile, a.st); err != nil {
 		a.st.Standing = before

@@ -38,6 +38,9 @@ type state struct {
 	// Heard is the latest time that the server is known to have been at, to the
 	// minute: a clock that shows less is wrong.
 	Heard time.Time `json:"heard,omitzero"`
+	// Silence is how long the server has not been heard. It is kept up to date
+	// on disk while a lease depends on it.
+	Silence cordon.Silence `json:"silence,omitzero"`
 }
 
 type outcome struct {
@@ -73,7 +76,12 @@ func (s *state) remember(o outcome, report string) {
 	if n := len(s.Recent) - maxRecent; n > 0 {
 		s.Recent = s.Recent[n:]
 	}
-	s.Outbox = append(s.Outbox, sent{o.Action, report})
+	s.post(o.Action, report)
+}
+
+// post puts a report into the outbox.
+func (s *state) post(a cordon.ActionID, report string) {
+	s.Outbox = append(s.Outbox, sent{a, report})
 	if n := len(s.Outbox) - maxOutbox; n > 0 {
 		s.Outbox = s.Outbox[n:]
 	}

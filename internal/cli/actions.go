@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/seal"
@@ -119,8 +120,9 @@ func (c *ActionsShowCmd) Run(ctx context.Context, env *Env) error {
 
 // printAction prints an action as the verbs do that answer with one.
 func (c common) printAction(ctx context.Context, env *Env, client *mde.Client, a mde.MachineAction) error {
+	lease := leaseOf(ctx, client, a)
 	if c.JSON {
-		return env.PrintJSON(a)
+		return env.PrintJSON(shownAction{a, int64(lease / time.Second)})
 	}
 	rows := [][]string{
 		{"Action", a.ID},
@@ -131,6 +133,9 @@ func (c common) printAction(ctx context.Context, env *Env, client *mde.Client, a
 	}
 	if why := reason(ctx, client, a); why != "" {
 		rows = append(rows, []string{"Reason", why})
+	}
+	if lease > 0 {
+		rows = append(rows, []string{"Lease", lease.String() + ": the machine falls back to counting when it has not heard the server for so long"})
 	}
 	rows = append(rows,
 		[]string{"Requestor", a.Requestor},
@@ -144,6 +149,35 @@ func (c common) printAction(ctx context.Context, env *Env, client *mde.Client, a
 			[]string{"Cancel comment", or(a.CancellationComment, "-")})
 	}
 	return env.Table(rows...)
+}
+
+// shownAction is what --json prints: the action as the Defender-compatible API
+// gives it, and its lease if it has one.
+type shownAction struct {
+	mde.MachineAction
+	LeaseSeconds int64 `json:"leaseSeconds,omitempty"`
+}
+
+// leaseOf returns the lease of an action; zero also where it cannot be had, for
+// the action is known without.
+func leaseOf(ctx context.Context, client *mde.Client, a mde.MachineAction) time.Duration {
+	if a.Type != mde.RestrictCodeExecution {
+		return 0
+	}
+	lease, err := client.Lease(ctx, a.ID)
+	if err != nil {
+		return 0
+	}
+	return lease
+}
+
+// LeaseText says how a machine's lease stands.
+func LeaseText(l cordon.LeaseState) string {
+	silent := (time.Duration(l.Silent) * time.Second).String()
+	if l.Lapsed {
+		return l.Time().String() + ", LAPSED: the server was not heard for so long; the restriction is in force again when it is"
+	}
+	return l.Time().String() + ", after which the machine falls back to counting; the server was silent for " + silent
 }
 
 // ActionsCancelCmd is "cordon actions cancel".

@@ -88,6 +88,13 @@ type Env struct {
 	Jitter func() float64
 }
 
+func (env *Env) now() time.Time {
+	if env.Now == nil {
+		return time.Now()
+	}
+	return env.Now()
+}
+
 // Run is the whole command: it parses args into grammar, a pointer to a struct
 // that embeds [Verbs], runs the verb that they select, and returns the exit code. A
 // verb's Run method may take a [context.Context], an [*Env], and what options

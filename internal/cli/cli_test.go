@@ -179,6 +179,15 @@ func control(ts *testscript.TestScript, _ bool, args []string) {
 	case "freed": // somebody used a release at the first machine
 		o := &f.machines[0].state.Observed
 		o.Generation, o.Order, o.Action = 4, cordon.BreakGlass, "7a26e700-0000-8000-8000-000000000001"
+	case "leased", "lapsed", "stranded": // how the fourth machine stands with a lease of a day
+		o := &f.machines[3].state.Observed
+		o.Mode, o.ClockOffset, o.Lease = cordon.ModeEnforce, 0, cordon.LeaseState{Action: "a", Seconds: 86400, Silent: 90}
+		switch args[0] {
+		case "lapsed":
+			o.Mode, o.Lease.Silent, o.Lease.Lapsed, o.ClockOffset = cordon.ModeAudit, 86400, true, time.Hour.Milliseconds()
+		case "stranded":
+			f.machines[3].LastSeen = epoch.Add(-48 * time.Hour)
+		}
 	case "forge": // the server says Succeeded without a report
 		a := f.actions[len(f.actions)-1]
 		f.deliver(a)

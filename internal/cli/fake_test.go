@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -8,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -57,6 +59,7 @@ type fakeAction struct {
 	mde.MachineAction
 	machine    *fakeMachine
 	generation uint64
+	lease      int64
 	steps      []string
 	entries    []mde.AuditEntry
 }
@@ -285,7 +288,12 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 			return nil, 0, err
 		}
 		return m.blocked, 200, nil
+	case "POST cordon v1 " + at(path, 3) + " restrict":
+		return f.create(r, path[3], mde.RestrictCodeExecution)
 	case "GET cordon v1 " + at(path, 3):
+		if path[2] == "actions" {
+			break
+		}
 		m, err := f.machine(path[3])
 		if err != nil {
 			return nil, 0, err
@@ -301,6 +309,9 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		return nil, 0, &refusal{404, "ResourceNotFound", "Machine action " + id + " was not found"}
 	}
 	a := f.actions[i]
+	if path[0] == "cordon" && len(path) == 4 {
+		return map[string]any{"id": a.ID, "leaseSeconds": a.lease}, 200, nil
+	}
 	switch path[len(path)-1] {
 	case "cancel":
 		return f.cancel(r, a)
@@ -452,6 +463,12 @@ func (f *fake) create(r *http.Request, ref, kind string) (any, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
+	var body struct{ LeaseSeconds int64 }
+	data, err := io.ReadAll(r.Body)
+	if err == nil {
+		r.Body = io.NopCloser(bytes.NewReader(data))
+		_ = json.Unmarshal(data, &body) // comment says what is wrong
+	}
 	text, err := comment(r)
 	if err != nil {
 		return nil, 0, err
@@ -464,7 +481,7 @@ func (f *fake) create(r *http.Request, ref, kind string) (any, int, error) {
 	f.posts++
 	m.state.Generation++
 	now := f.now()
-	a := &fakeAction{machine: m, generation: m.state.Generation, steps: slices.Clone(m.steps), MachineAction: mde.MachineAction{
+	a := &fakeAction{machine: m, generation: m.state.Generation, lease: body.LeaseSeconds, steps: slices.Clone(m.steps), MachineAction: mde.MachineAction{
 		ID: fmt.Sprintf("00000000-0000-4000-8000-%012d", len(f.actions)+1), Type: kind, Requestor: "responders", RequestorComment: text,
 		Status: mde.Pending, MachineID: m.ID, ComputerDNSName: m.ComputerDNSName, CreationDateTimeUTC: now, LastUpdateDateTimeUTC: now,
 		RequestSource: "PublicApi", Commands: json.RawMessage("[]"),
@@ -493,7 +510,7 @@ func (a *fakeAction) note(kind cordon.AuditKind, actor, detail, evidence string)
 
 func (f *fake) deliver(a *fakeAction) string {
 	order, err := seal.Order(cordon.Order{Machine: cordon.MachineID(a.MachineID), Action: cordon.ActionID(a.ID), Generation: a.generation,
-		Type: cordon.OrderType(a.Type), Comment: a.RequestorComment, Issued: a.CreationDateTimeUTC, Expires: a.CreationDateTimeUTC.Add(72 * time.Hour)}, f.orderKey)
+		Type: cordon.OrderType(a.Type), Comment: a.RequestorComment, Policy: cordon.Policy{LeaseSeconds: a.lease}, Issued: a.CreationDateTimeUTC, Expires: a.CreationDateTimeUTC.Add(72 * time.Hour)}, f.orderKey)
 	if err != nil {
 		panic(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/mde"
@@ -88,13 +89,13 @@ func (c *MachinesShowCmd) Run(ctx context.Context, env *Env) error {
 	if c.JSON {
 		return env.PrintJSON(shownMachine{m, state})
 	}
-	return env.Table(describeMachine(m, state)...)
+	return env.Table(describeMachine(m, state, env.now())...)
 }
 
 const machineHint = "cordon machines list shows the machines there are"
 
 // describeMachine says first what matters: whether the machine is restricted.
-func describeMachine(m mde.Machine, state mde.MachineState) [][]string {
+func describeMachine(m mde.Machine, state mde.MachineState, now time.Time) [][]string {
 	o := state.Observed
 	rows := [][]string{
 		{"Machine", or(m.ComputerDNSName, "-")},
@@ -102,6 +103,12 @@ func describeMachine(m mde.Machine, state mde.MachineState) [][]string {
 	}
 	if o.Order == cordon.BreakGlass {
 		rows = append(rows, []string{"Break-glass", "freed at the machine itself, with release " + string(o.Action) + " (generation " + number(o.Generation) + ")"})
+	}
+	if o.Lease.Seconds > 0 {
+		rows = append(rows, []string{"Lease", LeaseText(o.Lease)})
+		if silent := now.Sub(m.LastSeen); !o.Lease.Lapsed && o.Mode == cordon.ModeEnforce && silent >= o.Lease.Time() {
+			rows = append(rows, []string{"", "it may have lapsed: the machine was not heard for " + silent.Round(time.Second).String()})
+		}
 	}
 	if state.Generation > o.Generation {
 		rows = append(rows, []string{"Not confirmed", "order " + number(state.Generation) + " was issued, the machine is at " + number(o.Generation)})
@@ -122,6 +129,9 @@ func describeMachine(m mde.Machine, state mde.MachineState) [][]string {
 			[]string{"Trusted files", strconv.Itoa(o.Trusted)},
 			[]string{"Refused", number(o.Refused) + " since the agent started"},
 			[]string{"Said at", clock(o.At)})
+		if offset := time.Duration(o.ClockOffset) * time.Millisecond; offset.Abs() > wrongClock {
+			rows = append(rows, []string{"Clock", "plainly wrong: the server's differs by " + offset.Round(time.Second).String()})
+		}
 	}
 	return append(append(rows, labels(m)...),
 		[]string{"Last seen", clock(m.LastSeen)},
@@ -134,6 +144,9 @@ func describeMachine(m mde.Machine, state mde.MachineState) [][]string {
 		[]string{"Device id", or(m.AADDeviceID, "-")})
 }
 
+// wrongClock is a difference between the clocks that no delay explains.
+const wrongClock = 5 * time.Minute
+
 // restricted answers yes only where the machine saw the restriction hold.
 func restricted(o cordon.Observed) string {
 	switch {
@@ -141,6 +154,10 @@ func restricted(o cordon.Observed) string {
 		return "yes"
 	case o.Mode == cordon.ModeEnforce:
 		return "NO, although it was ordered: " + or(&o.Problem, "the machine did not see it hold")
+	case o.Lease.Lapsed:
+		return "NO, its lease lapsed: what would be refused runs and is counted"
+	case o.Mode == cordon.ModeAudit && o.Lease.Seconds > 0:
+		return "NO, although it was ordered: " + or(&o.Problem, "the machine is in mode audit")
 	case o.Mode == cordon.ModeAudit:
 		return "no, what would be refused runs and is counted"
 	case o.Mode == cordon.ModeOff:

@@ -6,15 +6,42 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/mde"
 )
 
 // RestrictCmd is "cordon restrict".
-type RestrictCmd struct{ request }
+type RestrictCmd struct {
+	request
+	Lease string `placeholder:"DURATION" help:"Let the machine fall back to counting when it has not heard the server for so long, or none."`
+}
+
+// Help is shown below the one-line help.
+func (RestrictCmd) Help() string {
+	return `A lease (10s to 8760h) is for machines that must not stay restricted when the server is lost: whoever can keep the machine from reaching the server ends the restriction by it. Programs then run and are counted (mode audit), and when the server is heard again the restriction is in force again. Without --lease it is the server's default_lease, which is none if it is not configured.`
+}
 
 // Run restricts the machine.
 func (c *RestrictCmd) Run(ctx context.Context, env *Env) error {
-	return c.run(ctx, env, (*mde.Client).Restrict)
+	act := (*mde.Client).Restrict
+	if c.Lease != "" {
+		lease, err := time.ParseDuration(c.Lease)
+		if c.Lease == "none" {
+			lease, err = 0, nil
+		} else if err == nil && lease == 0 {
+			err = cordon.CheckLease(-1)
+		}
+		if err == nil {
+			err = cordon.CheckLease(lease)
+		}
+		if err != nil {
+			return usage("give a time such as 24h, or none", "--lease must be from 10s to 8760h in whole seconds, or none")
+		}
+		act = func(client *mde.Client, ctx context.Context, machine, comment string) (mde.MachineAction, error) {
+			return client.RestrictWithLease(ctx, machine, comment, lease)
+		}
+	}
+	return c.run(ctx, env, act)
 }
 
 // UnrestrictCmd is "cordon unrestrict".

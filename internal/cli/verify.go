@@ -101,6 +101,8 @@ func verify(a mde.MachineAction, e mde.Evidence) verdict {
 		switch {
 		case entry.Evidence == "":
 			continue
+		case entry.Kind == cordon.AuditLease:
+			f.checkLease(a, entry.Evidence, machineKey)
 		case entry.Kind == cordon.AuditDelivered:
 			f.checkOrder(a, entry.Evidence, orderKey)
 			if f.Problem == "" && f.Says == a.Type {
@@ -151,6 +153,17 @@ func (f *finding) checkReport(a mde.MachineAction, jws string, key ed25519.Publi
 	}
 	f.Says, f.Generation, f.observed = string(r.State), r.Generation, &r.Observed
 	f.Problem = names(a, r.Machine, r.Action)
+}
+
+func (f *finding) checkLease(a mde.MachineAction, jws string, key ed25519.PublicKey) {
+	f.Statement = "report"
+	r, err := seal.OpenReport(jws, key)
+	if err != nil {
+		f.Problem = err.Error()
+		return
+	}
+	f.Says, f.Generation, f.observed = string(r.Type), r.Generation, &r.Observed
+	f.Problem = names(a, r.Machine, r.Observed.Lease.Action)
 }
 
 // names says what is wrong where a statement is not about this machine and
