@@ -112,6 +112,8 @@ func TestBadFiles(t *testing.T) {
 		"TTL zero":               {"action_ttl = '0s'", Server{}, `"0s" is not above zero`},
 		"TTL negative":           {"action_ttl = '-1h'", Server{}, `"-1h" is not above zero`},
 		"short life of keys":     {"token_key_lifetime = '23h'", Server{}, "token_key_lifetime: 23h0m0s is less than 24h0m0s"},
+		"a lease too short":      {"default_lease = '9s'", Server{}, "default_lease: A lease is 10s to 8760h0m0s, in whole seconds, not 9s"},
+		"a lease of no seconds":  {"default_lease = '10500ms'", Server{}, "default_lease: "},
 		"TTL negative by flag":   {"", Server{ActionTTL: Duration{-1}}, "action_ttl: -1ns is not above zero"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -215,7 +215,7 @@ func testCreate(w *world) {
 		w.Fatalf("audit: %+v", entries)
 	}
 	entries[0].Seq = 0
-	w.diff("audit", []cordon.AuditEntry{{At: Noon, Kind: cordon.AuditCreated, Machine: d.Machine, Action: d.ID, Actor: d.RequestorID, Status: cordon.Pending, Detail: d.Comment}}, entries)
+	w.diff("audit", []cordon.AuditEntry{{At: Noon, Kind: cordon.AuditCreated, Machine: d.Machine, Action: d.ID, Actor: d.RequestorID, Status: cordon.Pending, Detail: d.Open(1, "").Asked()}}, entries)
 
 	if a := w.create(w.machine.ID, cordon.UnrestrictCodeExecution); a.Generation != 2 {
 		w.Errorf("second action has generation %d", a.Generation)
@@ -598,7 +598,7 @@ func testTexts(w *world) {
 			w.Errorf("changed: %+v", changed)
 		}
 		w.diff("changed", changed, w.action(d.ID))
-		if log := w.auditOf(d.ID); log[0].Detail != text || log[1].Evidence != text || log[1].Actor != text {
+		if log := w.auditOf(d.ID); log[0].Detail != d.Open(1, text).Asked() || log[1].Evidence != text || log[1].Actor != text {
 			w.Errorf("audit: %+v", log)
 		}
 	}
