@@ -38,7 +38,7 @@ deps:
 
 test: deps lint build
 	GOARCH=arm64 $(GO) build -o /dev/null ./cmd/cordon
-	$(GO) test -timeout 20m -skip '^TestColumns$$' $$($(GO) list ./... | grep -v /test/installed)
+	$(GO) test -timeout 30m -skip '^TestColumns$$' $$($(GO) list ./... | grep -v /test/installed)
 
 # Many minutes of emulation, so apart from the other tests: the bypass suite on its
 # kernels, and whole machines with the packages installed, restricted, rebooted and upgraded.
