@@ -97,6 +97,10 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err != nil {
 		return err
 	}
+	tester, err := c.tester(scope, guardian)
+	if err != nil {
+		return errors.Join(err, enforcer.Close())
+	}
 	admittedFile := filepath.Join(c.DataDir, "admitted")
 	admitted := archive.OpenLedger("/", admittedFile, c.Rules, log)
 	builder := &trust.Builder{
@@ -106,12 +110,12 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	ledger := telemetry.Open(telemetry.Config{
 		File: filepath.Join(c.DataDir, "findings.json"), Owner: builder.Owner, Now: time.Now, Log: log,
 		Totals: func() map[cordon.FindingKind]uint64 {
-			n := enforcer.Stats()
+			n := tester.Without(enforcer.Stats())
 			return map[cordon.FindingKind]uint64{cordon.Blocked: n.Refused, cordon.Audited: n.WouldRefuse}
 		},
 	})
 	a.Tell(ledger.Findings)
-	p, err = c.protection(boot().Boot, scope, exe, enforcer, guardian, builder, admitted, ledger, env)
+	p, err = c.protection(boot().Boot, scope, exe, enforcer, tester, builder, admitted, ledger, env)
 	if err != nil {
 		return errors.Join(err, enforcer.Close())
 	}
@@ -194,7 +198,11 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 		e, found := try.open()
 		log.Info(try.title+" probed", "answer", found.Answer, "reason", found.Reason)
 		if e == nil {
-			why = append(why, try.title+" is not used: "+found.Reason)
+			reason := found.Reason
+			if !strings.HasPrefix(reason, try.title) {
+				reason = try.title + " is not used: " + reason
+			}
+			why = append(why, reason)
 			continue
 		}
 		if len(why) > 0 {
@@ -245,28 +253,31 @@ func (c agentRun) openFanotify(scope enforce.Scope, g *enforce.Guardian, log *sl
 	return e, found
 }
 
-func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e enforce.Enforcer, g *enforce.Guardian, builder *trust.Builder, admitted *archive.Ledger, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
+// tester returns what proves a restriction of the scope.
+func (c agentRun) tester(scope enforce.Scope, g *enforce.Guardian) (*enforce.Tester, error) {
+	canary, err := enforce.NewCanary()
+	t := &enforce.Tester{Guardian: g, Dir: c.DataDir, Trusted: canary}
+	if scope.Mount != "" {
+		t.Dir = scope.Mount
+	}
+	return t, err
+}
+
+func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e enforce.Enforcer, tester *enforce.Tester, builder *trust.Builder, admitted *archive.Ledger, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
 	log := newLog(env)
 	cfg := protect.Config{Enforcer: e, BootID: bootID, Log: log}
-	if g == nil {
+	if tester.Guardian == nil {
 		cfg.Last = func() *cordon.TrustSet { return nil }
 		cfg.Follow = func(ctx context.Context, _ func(*cordon.TrustSet, error)) error { <-ctx.Done(); return nil }
 		return protect.New(cfg), nil
 	}
-	canary, err := enforce.NewCanary()
-	if err != nil {
-		return nil, err
-	}
-	tester := &enforce.Tester{Guardian: g, Dir: c.DataDir, Trusted: canary}
-	if scope.Mount != "" {
-		tester.Dir = scope.Mount
-	}
 	if c.Audit {
 		cfg.Idle = cordon.ModeAudit
 	}
-	cfg.Seen = func(r enforce.Refusal) bool { return ledger.Note(seen(r)) }
+	cfg.Seen = func(r enforce.Refusal) bool { return !tester.Own(r) && ledger.Note(seen(r)) }
+	cfg.Refused = func() uint64 { return tester.Without(e.Stats()).Refused }
 	cfg.Admission = admitted
-	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{canary.Entry()}, builder.Last
+	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{tester.Trusted.Entry()}, builder.Last
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
 			log.InfoContext(ctx, "trust set built", "summary", sum)

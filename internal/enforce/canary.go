@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -70,12 +71,41 @@ func (c *Canary) WriteFile(path string) error {
 	return nil
 }
 
+// maxUntold bounds what a [Tester] remembers of canaries whose refusal was not told.
+const maxUntold = 64
+
 // Tester proves that a mode is in force, by having the guardian run two
 // canaries inside the scope: one that the trust set holds and one that it does not.
 type Tester struct {
 	Guardian *Guardian
 	Dir      string  // a directory inside the scope in which files may be made
 	Trusted  *Canary // its entry is in every set that is applied
+
+	mu      sync.Mutex
+	untold  map[string]bool // canaries whose refusal nobody has asked about yet
+	refused uint64          // canaries that the kernel refused
+	wouldBe uint64          // canaries that it let run in mode audit
+}
+
+// Own reports whether r is the refusal of a canary of this tester, which is
+// nobody's doing but Cordon's. It answers so once for each canary.
+func (t *Tester) Own(r Refusal) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	own := t.untold[r.Path] && r.Count <= 1
+	if own {
+		delete(t.untold, r.Path)
+	}
+	return own
+}
+
+// Without returns s without this tester's canaries.
+func (t *Tester) Without(s Stats) Stats {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.Refused -= min(t.refused, s.Refused)
+	s.WouldRefuse -= min(t.wouldBe, s.WouldRefuse)
+	return s
 }
 
 // Test returns nil if mode is seen to be in force, else an error whose text is
@@ -94,10 +124,28 @@ func (t *Tester) Test(mode cordon.Mode) error {
 	if err != nil {
 		return err
 	}
-	refused, err := t.run(unknown, filepath.Join(dir, "untrusted"))
+	untrusted := filepath.Join(dir, "untrusted")
+	t.mu.Lock()
+	if len(t.untold) >= maxUntold {
+		t.untold = nil // samples may be lost
+	}
+	if t.untold == nil {
+		t.untold = map[string]bool{}
+	}
+	t.untold[untrusted] = true
+	t.mu.Unlock()
+	refused, err := t.run(unknown, untrusted)
 	if err != nil {
 		return err
 	}
+	t.mu.Lock()
+	switch {
+	case errors.Is(refused, unix.EPERM):
+		t.refused++
+	case refused == nil && mode == cordon.ModeAudit:
+		t.wouldBe++
+	}
+	t.mu.Unlock()
 	switch {
 	case errors.Is(known, unix.EACCES):
 		return fmt.Errorf("self-test: programs cannot be run in %s at all (is it mounted noexec?)", t.Dir)

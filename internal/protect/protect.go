@@ -51,6 +51,9 @@ type Config struct {
 	// Seen is told every sample of what was refused, and reports whether its file
 	// is new to it; nil: everything is.
 	Seen func(enforce.Refusal) (isNew bool)
+	// Refused counts the refused executions since the agent started, without
+	// those of Test; nil: the enforcer's count.
+	Refused func() uint64
 	// Admission says what a package manager may add while the machine is
 	// restricted; nil where nothing can be enforced.
 	Admission Admission
@@ -104,6 +107,9 @@ const stale = time.Minute
 // process left the kernel.
 func New(cfg Config) *Protection {
 	p := &Protection{cfg: cfg, ready: make(chan struct{})}
+	if cfg.Refused == nil {
+		p.cfg.Refused = func() uint64 { return cfg.Enforcer.Stats().Refused }
+	}
 	d, mode := cfg.Enforcer.Describe(), cordon.ModeOff
 	if e, ok := cfg.Enforcer.(interface{ Mode() cordon.Mode }); ok {
 		// Then whatever goes wrong in restoring it leaves it as it is.
@@ -175,7 +181,7 @@ func (p *Protection) note(change func(*cordon.Observed)) {
 // Observe says what is true now.
 func (p *Protection) Observe() cordon.Observed {
 	o := *p.observed.Load()
-	o.Refused = p.cfg.Enforcer.Stats().Refused
+	o.Refused = p.cfg.Refused()
 	return o
 }
 
