@@ -45,11 +45,27 @@ func (k *kernel) Stats() enforce.Stats { return enforce.Stats{Refused: 7} }
 
 type rig struct {
 	*Protection
-	kernel  *kernel
-	test    error // of the self-test in mode enforce
+	kernel *kernel
+	test   error    // of the self-test in mode enforce
+	sets   chan any // *cordon.TrustSet or error
+
+	mu      sync.Mutex // guards what follows
 	missing []string
 	checks  int
-	sets    chan any // *cordon.TrustSet or error
+}
+
+// lacks has every survival check from now on find files missing.
+func (r *rig) lacks(files ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.missing = files
+}
+
+// checked counts the survival checks.
+func (r *rig) checked() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.checks
 }
 
 func set(names ...string) *cordon.TrustSet {
@@ -74,6 +90,8 @@ func newRigIn(mode cordon.Mode, last *cordon.TrustSet) *rig {
 		},
 		Own: []cordon.TrustEntry{{Digest: sha256.Sum256([]byte("canary")), Size: 6, Origin: "cordon"}},
 		Missing: func(context.Context, *cordon.TrustSet) ([]string, error) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			r.checks++
 			return r.missing, nil
 		},
@@ -106,8 +124,8 @@ func TestSwitch(t *testing.T) {
 		"good":               {func(*rig) {}, ""},
 		"self-test fails":    {func(r *rig) { r.test = broken }, "it does not hold"},
 		"kernel refuses":     {func(r *rig) { r.kernel.refuse = broken }, "it does not hold"},
-		"machine would die":  {func(r *rig) { r.missing = []string{"/usr/sbin/sshd: not in the trust set"} }, "/usr/sbin/sshd"},
-		"much would be lost": {func(r *rig) { r.missing = strings.Split("a b c d e f g", " ") }, "and 2 more"},
+		"machine would die":  {func(r *rig) { r.lacks("/usr/sbin/sshd: not in the trust set") }, "/usr/sbin/sshd"},
+		"much would be lost": {func(r *rig) { r.lacks(strings.Split("a b c d e f g", " ")...) }, "and 2 more"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(set("a"))
@@ -217,7 +235,7 @@ func TestRenew(t *testing.T) {
 	}{
 		"good":              {func(*rig) {}, set("a", "b"), ""},
 		"not built":         {func(*rig) {}, errors.New("status file is torn"), "status file is torn"},
-		"machine would die": {func(r *rig) { r.missing = []string{"/bin/login: gone"} }, set("b"), "/bin/login"},
+		"machine would die": {func(r *rig) { r.lacks("/bin/login: gone") }, set("b"), "/bin/login"},
 		"self-test fails":   {func(r *rig) { r.test = errors.New("does not hold") }, set("b"), "does not hold"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -255,11 +273,11 @@ func TestSurvivalCheckIsFresh(t *testing.T) {
 		go func() { _ = r.Run(ctx) }()
 		r.sets <- set("a", "b")
 		synctest.Wait()
-		n := r.checks
-		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil || r.checks != n {
-			t.Errorf("%v; checked %d times although it was done ahead", err, r.checks-n)
+		n := r.checked()
+		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil || r.checked() != n {
+			t.Errorf("%v; checked %d times although it was done ahead", err, r.checked()-n)
 		}
-		r.missing = []string{"/usr/sbin/sshd: not in the trust set"}
+		r.lacks("/usr/sbin/sshd: not in the trust set")
 		time.Sleep(2 * stale) // synctest's clock
 		if err := r.Switch(ctx, cordon.ModeEnforce); err == nil {
 			t.Error("an old survival check was believed")
