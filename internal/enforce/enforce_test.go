@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,12 +71,12 @@ func TestNoneSaysSo(t *testing.T) {
 }
 
 // watched runs guard on one end of a pipe. killed tells how often the agent was ended.
-func watched(execute func(string) (uint32, uint32)) (agent *Guardian, result <-chan error, killed *int) {
+func watched(execute func(string) (uint32, uint32)) (agent *Guardian, result <-chan error, killed *atomic.Int32) {
 	ours, theirs := net.Pipe()
-	killed = new(int)
+	killed = new(atomic.Int32)
 	done := make(chan error, 1)
 	go func() {
-		done <- guard(theirs, func() error { *killed++; return nil }, execute)
+		done <- guard(theirs, func() error { killed.Add(1); return nil }, execute)
 		_ = theirs.Close()
 	}()
 	return &Guardian{conn: ours}, done, killed
@@ -104,8 +105,8 @@ func TestGuardianRuns(t *testing.T) {
 		if err := agent.conn.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-done; err != nil || *killed != 0 {
-			t.Errorf("after the agent's end: %v, killed %d times", err, *killed)
+		if err := <-done; err != nil || killed.Load() != 0 {
+			t.Errorf("after the agent's end: %v, killed %d times", err, killed.Load())
 		}
 		if _, err := agent.Run("/good"); err == nil {
 			t.Error("ran something without a guardian")
@@ -142,8 +143,8 @@ func TestGuardianLateAnswer(t *testing.T) {
 		if err := agent.conn.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-done; err != nil || *killed != 0 {
-			t.Errorf("after the agent's end: %v, killed %d times", err, *killed)
+		if err := <-done; err != nil || killed.Load() != 0 {
+			t.Errorf("after the agent's end: %v, killed %d times", err, killed.Load())
 		}
 	})
 }
@@ -151,7 +152,7 @@ func TestGuardianLateAnswer(t *testing.T) {
 func TestGuardianKillsTheSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		agent, done, killed := watched(nil)
-		beat := uint64(0)
+		var beat atomic.Uint64
 		stop := make(chan struct{})
 		go func() {
 			for {
@@ -159,21 +160,21 @@ func TestGuardianKillsTheSilent(t *testing.T) {
 				case <-stop:
 					return
 				case <-time.After(500 * time.Millisecond):
-					beat++
+					beat.Add(1)
 				}
 			}
 		}()
 		watching := make(chan error, 1)
-		go func() { watching <- Watch(agent, func() uint64 { return beat }) }()
+		go func() { watching <- Watch(agent, beat.Load) }()
 		time.Sleep(10 * Patience) // synctest's clock
-		if *killed != 0 {
+		if killed.Load() != 0 {
 			t.Fatal("an agent that answers was killed")
 		}
 		close(stop) // its answering thread hangs from here on
-		if err := <-done; err == nil || *killed != 1 {
-			t.Errorf("%v, killed %d times", err, *killed)
+		if err := <-done; err == nil || killed.Load() != 1 {
+			t.Errorf("%v, killed %d times", err, killed.Load())
 		}
-		beat++
+		beat.Add(1)
 		if err := <-watching; err == nil {
 			t.Error("the agent did not notice that its guardian is gone")
 		}
@@ -189,14 +190,14 @@ func TestGuardianWaitsForTheFirstSign(t *testing.T) {
 			t.Errorf("good: %v, %v", verdict, err)
 		}
 		time.Sleep(10 * Patience) // synctest's clock
-		if *killed != 0 {
+		if killed.Load() != 0 {
 			t.Error("killed before its first sign of life")
 		}
 		if err := agent.Alive(); err != nil {
 			t.Error(err)
 		}
-		if err := <-done; err == nil || *killed != 1 {
-			t.Errorf("silent after its first sign: %v, killed %d times", err, *killed)
+		if err := <-done; err == nil || killed.Load() != 1 {
+			t.Errorf("silent after its first sign: %v, killed %d times", err, killed.Load())
 		}
 	})
 }
@@ -212,8 +213,8 @@ func TestGuardianWatchesWhileACanaryHangs(t *testing.T) {
 		if _, err := agent.Run("/hangs"); err == nil {
 			t.Error("got a verdict")
 		}
-		if err := <-done; err == nil || *killed != 1 {
-			t.Errorf("%v, killed %d times", err, *killed)
+		if err := <-done; err == nil || killed.Load() != 1 {
+			t.Errorf("%v, killed %d times", err, killed.Load())
 		}
 		close(release)
 	})
