@@ -252,7 +252,10 @@ func build(ctx context.Context, args []string, stderr io.Writer) (int, error) {
 		kernels = append(kernels, s)
 		return nil
 	})
-	if err := f.Parse(args); err != nil {
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		_, err := io.WriteString(stderr, usage)
+		return 0, err
+	} else if err != nil {
 		return exitHarness, fmt.Errorf("%w\n%s", err, usage)
 	}
 	if f.NArg() > 0 {

@@ -44,9 +44,11 @@ func TestWrongUse(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	var out, said bytes.Buffer
-	if code := Main(t.Context(), []string{"run", "--help"}, &out, &said); code != 0 || !strings.Contains(said.String(), "-restricted") {
-		t.Errorf("exit status %d, said %q", code, said.String())
+	for verb, want := range map[string]string{"run": "-restricted", "build": "usage: vm run"} {
+		var out, said bytes.Buffer
+		if code := Main(t.Context(), []string{verb, "--help"}, &out, &said); code != 0 || !strings.Contains(said.String(), want) {
+			t.Errorf("%s: exit status %d, said %q", verb, code, said.String())
+		}
 	}
 }
 

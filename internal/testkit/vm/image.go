@@ -18,6 +18,10 @@ import (
 // suites are the kernels by name, and where Debian has them.
 var suites = map[string]string{"6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
 
+// systems are the Debians that run above the kernels: the kernel's own, if it is
+// released.
+var systems = map[string]string{"6.1": "bookworm", "6.12": "trixie", "newest": "trixie"}
+
 // Kernels are the names of the kernels: Debian's cloud kernels of bookworm,
 // trixie and sid.
 func Kernels() []string { return []string{"6.1", "6.12", "newest"} }
@@ -30,11 +34,9 @@ func suiteOf(kernel string) (string, error) {
 }
 
 const (
-	mirror  = "http://deb.debian.org/debian"
-	keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-	// rootSuite is the Debian that runs in the guest, whatever the kernel.
-	rootSuite = "bookworm"
-	diskSize  = "3G" // sparse
+	mirror   = "http://deb.debian.org/debian"
+	keyring  = "/usr/share/keyrings/debian-archive-keyring.gpg"
+	diskSize = "3G" // sparse
 )
 
 // rootPackages are what a small server has beside debootstrap's minimal system.
@@ -47,9 +49,10 @@ var rootPackages = []string{
 // results are not taken for it.
 var (
 	kernelRecipe = "kernel 1 " + mirror
-	rootRecipe   = "root 1 " + mirror + rootSuite + fmt.Sprint(rootPackages)
 	diskRecipe   = "disk 1 " + diskSize
 )
+
+func rootRecipe(suite string) string { return "root 1 " + mirror + suite + fmt.Sprint(rootPackages) }
 
 // kernelDir returns the directory of a kernel: its packages in debs, their
 // content in tree, vmlinuz, and its version in the file version.
@@ -226,15 +229,15 @@ func unpacked(ctx context.Context, path string) ([]byte, error) {
 }
 
 // rootDir returns the directory whose subdirectory tree is the Debian system of
-// the guests, without a kernel.
-func rootDir(ctx context.Context, say func(string, ...any)) (string, error) {
-	return cached(ctx, "root-"+rootSuite, rootRecipe, func(dir string) error {
+// the suite, without a kernel.
+func rootDir(ctx context.Context, suite string, say func(string, ...any)) (string, error) {
+	return cached(ctx, "root-"+suite, rootRecipe(suite), func(dir string) error {
 		if os.Geteuid() != 0 {
 			return errors.New("a Debian system can only be made by root: run this as root once")
 		}
-		say("making a Debian %s system with debootstrap, which takes one to three minutes", rootSuite)
+		say("making a Debian %s system with debootstrap, which takes one to three minutes", suite)
 		root := filepath.Join(dir, "tree")
-		cmd := exec.CommandContext(ctx, tool("debootstrap"), "--variant=minbase", "--arch=amd64", "--keyring="+keyring, "--include="+strings.Join(rootPackages, ","), rootSuite, root, mirror)
+		cmd := exec.CommandContext(ctx, tool("debootstrap"), "--variant=minbase", "--arch=amd64", "--keyring="+keyring, "--include="+strings.Join(rootPackages, ","), suite, root, mirror)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
 		if proxy, err := command(ctx, dir, "apt-config", "shell", "P", "Acquire::http::Proxy"); err == nil && strings.HasPrefix(proxy, "P='http") {
 			cmd.Env = append(cmd.Env, "http_proxy="+strings.Trim(strings.TrimSpace(proxy[2:]), "'"))
@@ -275,8 +278,8 @@ func diskDir(ctx context.Context, kernel string, say func(string, ...any)) (stri
 	if err != nil {
 		return "", err
 	}
-	return cached(ctx, "disk-"+kernel, diskRecipe+rootRecipe+kernelRecipe+suite, func(dir string) error {
-		system, err := rootDir(ctx, say)
+	return cached(ctx, "disk-"+kernel, diskRecipe+rootRecipe(systems[kernel])+kernelRecipe+suite, func(dir string) error {
+		system, err := rootDir(ctx, systems[kernel], say)
 		if err != nil {
 			return err
 		}
