@@ -22,7 +22,7 @@ const (
 	AlertReadAll            Permission = "Alert.Read.All"
 	AlertReadWriteAll       Permission = "Alert.ReadWrite.All"
 	// Administer is Cordon's own, for what Defender has no words for and what
-	// weakens every later restriction: releases by hand, and what is trusted.
+	// weakens every later restriction: releases by hand, and what is trusted where.
 	Administer Permission = "Cordon.Administer"
 )
 
@@ -64,6 +64,7 @@ var (
 	ReadAlerts         = Operation{AlertReadAll, AlertReadWriteAll}
 	SignRelease        = Operation{Administer}
 	ChangeTrust        = Operation{Administer}
+	ManageGroups       = Operation{Administer}
 )
 
 // operations says what it takes to ask for an action.

@@ -57,6 +57,7 @@ type Machine struct {
 	// Observed is what the machine last said of itself, signed or at connect.
 	Observed Observed
 	Labels
+	Group Group // that an administrator put it into
 }
 
 // Facts are what a machine reports of itself.

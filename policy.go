@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -21,7 +22,7 @@ type TrustRule struct {
 }
 
 // TrustScope says for which machines a [TrustRule] holds: "all", or "machine:"
-// and a machine's id.
+// and a machine's id, or "group:" and the id of a [Group].
 type TrustScope string
 
 // TrustAll is the scope of all machines.
@@ -29,6 +30,21 @@ const TrustAll TrustScope = "all"
 
 // TrustMachine is the scope of one machine.
 func TrustMachine(m MachineID) TrustScope { return TrustScope("machine:" + string(m)) }
+
+// TrustGroup is the scope of the machines of a group.
+func TrustGroup(id int64) TrustScope { return TrustScope("group:" + strconv.FormatInt(id, 10)) }
+
+// Machine returns whose scope this is, if it is that of one machine.
+func (s TrustScope) Machine() (MachineID, bool) {
+	id, ok := ParseMachineID(strings.TrimPrefix(string(s), "machine:"))
+	return id, ok && TrustMachine(id) == s
+}
+
+// Group returns the id of the group whose scope this is, if it is that of one.
+func (s TrustScope) Group() (int64, bool) {
+	id, err := strconv.ParseInt(strings.TrimPrefix(string(s), "group:"), 10, 64)
+	return id, err == nil && id > 0 && TrustGroup(id) == s
+}
 
 // MaxTrustRules is how many rules a scope has at most. It keeps what is sent to
 // a machine in one message.

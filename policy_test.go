@@ -124,11 +124,11 @@ func TestServiceTrust(t *testing.T) {
 	try(cordon.Caller{Permissions: []cordon.Permission{cordon.MachineRestrict}}, cordon.TrustAll, "x", false, false, cordon.Forbidden)
 	try(soar, cordon.TrustAll, "", false, false, cordon.Invalid)
 	try(soar, cordon.TrustAll, "\xff", false, false, cordon.Invalid)
-	for _, scope := range []cordon.TrustScope{"", "everything", "machine:", "machine:ab", "machine:" + cordon.TrustScope(one) + " ", "group:x"} {
-		if scope != "machine:ab" { // a store need not know the machine
-			try(soar, scope, "x", false, false, cordon.Invalid)
-		}
+	for _, scope := range []cordon.TrustScope{"", "everything", "machine:", "machine:ab", "machine:" + cordon.TrustScope(one) + " ", cordon.TrustScope("machine:" + strings.ToUpper(string(one))), cordon.TrustScope(one),
+		"group:x", "group:", "group:0", "group:-1", "group:+1", "group:01", "group:1 ", "1"} {
+		try(soar, scope, "x", false, false, cordon.Invalid)
 	}
+	try(soar, "group:1", "x", false, false, cordon.NotFound)
 	if len(store.AuditLog()) != 0 || nudged != nil {
 		t.Fatal("a refused request left a trace")
 	}

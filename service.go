@@ -244,12 +244,21 @@ func (s *Service) LabelAll(ctx context.Context, c Caller, refs []string, u Label
 	if err := c.Authorize(LabelMachines); err != nil {
 		return nil, err
 	}
+	ids, err := s.findAll(ctx, c, LabelMachines, refs)
+	if err != nil {
+		return nil, err
+	}
+	return s.label(ctx, c, ids, u)
+}
+
+// findAll is [Service.Find] for up to [MaxLabelBatch] machines, each of which it
+// returns once.
+func (s *Service) findAll(ctx context.Context, c Caller, op Operation, refs []string) (ids []MachineID, err error) {
 	if len(refs) > MaxLabelBatch {
 		return nil, Errorf(Invalid, CodeBatchTooLarge, "Maximum batch size exceeded. Received: %d, allowed: %d.", len(refs), MaxLabelBatch)
 	}
-	var ids []MachineID
 	for _, ref := range refs {
-		m, err := s.Find(ctx, c, LabelMachines, ref)
+		m, err := s.Find(ctx, c, op, ref)
 		if err != nil {
 			return nil, err
 		}
@@ -257,7 +266,7 @@ func (s *Service) LabelAll(ctx context.Context, c Caller, refs []string, u Label
 			ids = append(ids, m.ID)
 		}
 	}
-	return s.label(ctx, c, ids, u)
+	return ids, nil
 }
 
 func (s *Service) label(ctx context.Context, c Caller, ids []MachineID, u LabelUpdate) ([]Machine, error) {

@@ -19,26 +19,50 @@ func (s *Service) Trust(ctx context.Context, c Caller, r TrustRule, remove bool)
 		return false, Errorf(Invalid, CodeMissingParameter, "Parameter comment is missing.")
 	}
 	r.Actor, r.At = c.ID, s.now()
-	entry := AuditEntry{At: r.At, Kind: AuditTrust, Actor: c.ID, Detail: fmt.Sprintf("trust %s for %s: %s", r.Digest, r.Scope, r.Comment)}
-	if remove {
-		entry.Detail = fmt.Sprintf("trust %s for %s no more: %s", r.Digest, r.Scope, r.Comment)
-	}
-	var one MachineID
-	if r.Scope != TrustAll {
-		if _, err := fmt.Sscanf(string(r.Scope), "machine:%40s", &one); err != nil || TrustMachine(one) != r.Scope {
-			return false, Errorf(Invalid, CodeInvalidInput, "The scope %q is neither all nor a machine's", Plain(string(r.Scope)))
-		}
+	entry := AuditEntry{At: r.At, Kind: AuditTrust, Actor: c.ID}
+	one, ofOne := r.Scope.Machine()
+	group, ofGroup := r.Scope.Group()
+	whom := string(r.Scope)
+	switch {
+	case ofOne:
 		entry.Machine = one
+	case ofGroup:
+		if whom, err = s.groupName(ctx, group); err != nil {
+			return false, err
+		}
+	case r.Scope != TrustAll:
+		return false, Errorf(Invalid, CodeInvalidInput, "The scope %q is neither all nor a machine's nor a group's", Plain(string(r.Scope)))
+	}
+	entry.Detail = fmt.Sprintf("trust %s for %s: %s", r.Digest, whom, r.Comment)
+	if remove {
+		entry.Detail = fmt.Sprintf("trust %s for %s no more: %s", r.Digest, whom, r.Comment)
 	}
 	if changed, err = s.Store.ChangeTrust(ctx, r, remove, entry); err != nil || !changed {
 		return false, err
 	}
-	if one != "" {
+	switch {
+	case ofOne:
 		s.Nudge(one)
-	} else {
+	case ofGroup:
+		s.nudgeGroup(ctx, group)
+	default:
 		s.NudgeAll()
 	}
 	return true, nil
+}
+
+// groupName is what the audit log calls a group.
+func (s *Service) groupName(ctx context.Context, id int64) (string, error) {
+	groups, err := s.Store.Groups(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, g := range groups {
+		if g.ID == id {
+			return fmt.Sprintf("group %q", g.Name), nil
+		}
+	}
+	return "", Errorf(NotFound, "", "Group %d was not found", id)
 }
 
 // TrustRules lists all rules.
@@ -46,14 +70,13 @@ func (s *Service) TrustRules(ctx context.Context, c Caller) ([]TrustRule, error)
 	if err := c.Authorize(ReadMachines); err != nil {
 		return nil, err
 	}
-	rules, _, err := s.Store.TrustRules(ctx)
-	return rules, err
+	return s.Store.TrustRules(ctx)
 }
 
 // Policy returns the signed policy that machine m is to get now, which says that
 // it has one already; "" if that is what it should have.
 func (s *Service) Policy(ctx context.Context, m MachineID, has PolicyState) (string, error) {
-	rules, revision, err := s.Store.TrustRules(ctx, TrustAll, TrustMachine(m))
+	rules, revision, err := s.Store.TrustOf(ctx, m)
 	if err != nil {
 		return "", err
 	}

@@ -29,6 +29,7 @@ const (
 	AuditApplicationDeleted AuditKind = "application-deleted"
 	AuditRelease            AuditKind = "release"  // a [Release] was signed; Action is its id
 	AuditTrust              AuditKind = "trust"    // what is trusted by SHA-256 was changed
+	AuditGroup              AuditKind = "group"    // a [Group] was made or deleted, or a machine changed its group
 	AuditReleased           AuditKind = "released" // a machine was freed with a [Release]
 	AuditLease              AuditKind = "lease"    // a machine said that its [Lease] lapsed, or holds again
 )
@@ -91,7 +92,7 @@ type Store interface {
 
 	// EnrolMachine stores a new machine, or refreshes the facts of a known one
 	// with the same id, and audits it. It reports whether it was new. A new
-	// machine has no tags and the normal value, whatever m says.
+	// machine has no tags, no group and the normal value, whatever m says.
 	EnrolMachine(ctx context.Context, m Machine) (created bool, err error)
 	// Machine returns one machine or an error of kind NotFound.
 	Machine(ctx context.Context, id MachineID) (Machine, error)
@@ -126,11 +127,31 @@ type Store interface {
 	// ChangeTrust makes a rule, or takes it back, with its audit entry, and raises
 	// the revision of all rules. It reports whether there was anything to change; if
 	// not, nothing is written. The error is of kind Conflict if the scope has
-	// MaxTrustRules already.
+	// MaxTrustRules already, and of kind NotFound if it is that of a group which is not there.
 	ChangeTrust(ctx context.Context, r TrustRule, remove bool, entry AuditEntry) (changed bool, err error)
-	// TrustRules returns the rules of these scopes, of all if none is named, in the
-	// order of scope and digest, and a revision that is not newer than they are. It grows with every change.
-	TrustRules(ctx context.Context, scopes ...TrustScope) ([]TrustRule, uint64, error)
+	// TrustRules returns all rules in the order of scope and digest.
+	TrustRules(ctx context.Context) ([]TrustRule, error)
+	// TrustOf returns the rules that hold for a machine, as of one moment: those for
+	// all, those for itself, and those for the group that it is in; and a revision
+	// that is not newer than they are. It grows with every change of rules, and
+	// whenever a machine changes its group.
+	TrustOf(ctx context.Context, m MachineID) ([]TrustRule, uint64, error)
+
+	// CreateGroup stores a new, empty group with its audit entry, whose time is that
+	// of its creation. The error is of kind Conflict if a group has that name, see
+	// [SameGroupName], or if there are [MaxGroups].
+	CreateGroup(ctx context.Context, name string, entry AuditEntry) (GroupInfo, error)
+	// DeleteGroup deletes a group with an audit entry; its machines are in none then.
+	// The error is of kind NotFound if there is no such group, and of kind Conflict
+	// if it is the scope of a rule.
+	DeleteGroup(ctx context.Context, id int64, entry AuditEntry) error
+	// Groups returns all groups in the order of their names, as [Fold] returns them.
+	Groups(ctx context.Context) ([]GroupInfo, error)
+	// ChangeGroups changes the groups of machines, of all or, if one of them or its
+	// new group is not known (an error of kind NotFound) or its change fails, of
+	// none. It returns those that are in another group than before, in the order of
+	// ids. No id may be there twice.
+	ChangeGroups(ctx context.Context, ids []MachineID, change GroupChange) (moved []MachineID, err error)
 
 	// Audit appends entries that belong to no change of an action.
 	Audit(ctx context.Context, entries ...AuditEntry) error

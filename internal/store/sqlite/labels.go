@@ -77,15 +77,8 @@ func (s *Store) ChangeLabels(ctx context.Context, ids []cordon.MachineID, change
 	return changed, nil
 }
 
-func changeLabels(t *tx, id cordon.MachineID, change cordon.LabelChange) (m cordon.Machine, err error) {
-	key, known := machineKey(id)
-	if known {
-		known = false
-		err = t.each("SELECT "+machineColumns+" FROM "+machineTables+" WHERE m.id = ?", func(r *row) { known, m = true, machineOf(r) }, key)
-	}
-	if err == nil && !known {
-		err = noMachine(string(id))
-	}
+func changeLabels(t *tx, id cordon.MachineID, change cordon.LabelChange) (cordon.Machine, error) {
+	m, key, err := machineIn(t, id)
 	if err != nil {
 		return m, err
 	}
@@ -112,6 +105,20 @@ func changeLabels(t *tx, id cordon.MachineID, change cordon.LabelChange) (m cord
 		}
 	}
 	return m, nil
+}
+
+// machineIn returns a machine, and the key of its rows, as the transaction sees
+// it, or an error of kind NotFound.
+func machineIn(t *tx, id cordon.MachineID) (m cordon.Machine, key []byte, err error) {
+	key, known := machineKey(id)
+	if known {
+		known = false
+		err = t.each("SELECT "+machineColumns+" FROM "+machineTables+" WHERE m.id = ?", func(r *row) { known, m = true, machineOf(r) }, key)
+	}
+	if err == nil && !known {
+		err = noMachine(string(id))
+	}
+	return m, key, err
 }
 
 func writeTags(t *tx, key []byte, tags []string) error {

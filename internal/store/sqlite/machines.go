@@ -17,8 +17,8 @@ const generation = "max(m.generation, coalesce((SELECT max(generation) FROM acti
 
 // machineColumns are what machineOf reads from machineTables.
 const (
-	machineColumns = "m.id, m.device_id, m.last_seen, " + generation + ", m.device_value, d.key, d.first_seen, d.facts, d.observed, d.tags"
-	machineTables  = "machines m JOIN machine_details d ON d.machine = m.id"
+	machineColumns = "m.id, m.device_id, m.last_seen, " + generation + ", m.device_value, d.key, d.first_seen, d.facts, d.observed, d.tags, coalesce(m.group_id, 0), coalesce(g.name, '')"
+	machineTables  = "machines m JOIN machine_details d ON d.machine = m.id LEFT JOIN device_groups g ON g.id = m.group_id"
 )
 
 func machineOf(r *row) cordon.Machine {
@@ -31,6 +31,7 @@ func machineOf(r *row) cordon.Machine {
 	if r.document(&m.Tags); len(m.Tags) == 0 {
 		m.Tags = nil
 	}
+	m.Group = cordon.Group{ID: r.number(), Name: r.text()}
 	return m
 }
 

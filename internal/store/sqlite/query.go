@@ -50,7 +50,7 @@ type field struct {
 	// column, if set, is that of a machine id, of which sql shows the hexadecimal
 	// digits. It is in the same order, and indexes have it.
 	column string
-	// among, if set, writes that the field is one of some strings in a way that
+	// among, if set, writes that the field is one of some values in a way that
 	// can be answered from an index, where sql itself cannot.
 	among func(c *compiler, values []any)
 }
@@ -168,7 +168,7 @@ func machinesTable(now time.Time) table {
 			cordon.FieldExposureLevel:    {typ: cordon.TypeString, sql: "'None'"},
 			cordon.FieldRiskScore:        {typ: cordon.TypeString, sql: "'None'"},
 			cordon.FieldOnboardingStatus: {typ: cordon.TypeString, sql: "'Onboarded'"},
-			cordon.FieldGroupID:          {typ: cordon.TypeInt, sql: "CAST(0 AS INTEGER)"}, // a bare number would order by that column
+			cordon.FieldGroupID:          {typ: cordon.TypeInt, sql: "coalesce(m.group_id, 0)", among: amongGroups},
 			cordon.FieldTags:             {typ: cordon.TypeStringList, sql: "m.id IN (SELECT t.machine FROM machine_tags t WHERE $)", element: "t.tag"},
 		},
 	}

@@ -48,7 +48,7 @@ func MachineRow(m cordon.Machine, now time.Time) func(cordon.Field) cordon.Value
 		cordon.FieldVersion: orNull(m.Facts.OSVersion), cordon.FieldDeviceID: orNull(cordon.Fold(m.DeviceID)), cordon.FieldLastSeen: m.LastSeen,
 		cordon.FieldLastIP: orNull(m.Facts.LastIP), cordon.FieldOSPlatform: orNull(m.Facts.OSPlatform), cordon.FieldHealthStatus: health,
 		cordon.FieldDeviceValue: string(m.Value), cordon.FieldExposureLevel: "None", cordon.FieldRiskScore: "None",
-		cordon.FieldOnboardingStatus: "Onboarded", cordon.FieldGroupID: int64(0), cordon.FieldTags: tags,
+		cordon.FieldOnboardingStatus: "Onboarded", cordon.FieldGroupID: m.Group.ID, cordon.FieldTags: tags,
 	}
 	return func(f cordon.Field) cordon.Value { return row[f] }
 }
@@ -88,6 +88,14 @@ func populate(t *testing.T, s cordon.Store) []cordon.Machine {
 			return words[r.IntN(len(words))] + words[r.IntN(len(words))] + words[r.IntN(6)]
 		}
 	}
+	groups := make([]cordon.Group, 4) // the first is none
+	for i := range groups[1:] {
+		g, err := s.CreateGroup(t.Context(), fmt.Sprint("group ", i), cordon.AuditEntry{At: Noon})
+		if err != nil {
+			t.Fatal(err)
+		}
+		groups[i+1] = g.Group
+	}
 	var all []cordon.Machine
 	for i := range 60 {
 		m := Machine(fmt.Sprint("population", i), text())
@@ -114,6 +122,10 @@ func populate(t *testing.T, s cordon.Store) []cordon.Machine {
 		if _, err := s.ChangeLabels(t.Context(), []cordon.MachineID{m.ID}, func(cordon.Machine) (cordon.Labels, []cordon.AuditEntry, error) {
 			return labels, nil, nil
 		}); err != nil {
+			t.Fatal(err)
+		}
+		m.Group = groups[r.IntN(len(groups))]
+		if _, err := s.ChangeGroups(t.Context(), []cordon.MachineID{m.ID}, into(m.Group.ID)); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, m)

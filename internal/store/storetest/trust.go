@@ -9,10 +9,28 @@ import (
 	"github.com/cordon-project/cordon"
 )
 
+func sorted(rules []cordon.TrustRule) []cordon.TrustRule {
+	slices.SortFunc(rules, func(a, b cordon.TrustRule) int {
+		return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Digest.String(), b.Digest.String()))
+	})
+	return rules
+}
+
+// trusts holds which rules hold for a machine.
+func (w *world) trusts(what string, m cordon.MachineID, revision uint64, want ...cordon.TrustRule) {
+	w.Helper()
+	got, at, err := w.TrustOf(w.Context(), m)
+	if err != nil || at != revision {
+		w.Errorf("%s: revision %d, want %d, %v", what, at, revision, err)
+	}
+	w.diff(what, sorted(want), got)
+}
+
 func testTrust(w *world) {
 	rule := func(scope cordon.TrustScope, name string) cordon.TrustRule {
 		return cordon.TrustRule{Digest: sha256.Sum256([]byte(name)), Scope: scope, Comment: "ünï " + name, Actor: "app", At: Noon}
 	}
+	other := Machine("other", "").ID
 	one := cordon.TrustMachine(w.machine.ID)
 	change := func(r cordon.TrustRule, remove, want bool) {
 		w.Helper()
@@ -21,29 +39,27 @@ func testTrust(w *world) {
 			w.Errorf("changed %v, %v", changed, err)
 		}
 	}
-	have := func(what string, revision uint64, scopes []cordon.TrustScope, want ...cordon.TrustRule) {
+	have := func(what string, want ...cordon.TrustRule) {
 		w.Helper()
-		got, at, err := w.TrustRules(w.Context(), scopes...)
-		if err != nil || at != revision {
-			w.Errorf("%s: revision %d, want %d, %v", what, at, revision, err)
+		got, err := w.TrustRules(w.Context())
+		if err != nil {
+			w.Errorf("%s: %v", what, err)
 		}
-		slices.SortFunc(want, func(a, b cordon.TrustRule) int {
-			return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Digest.String(), b.Digest.String()))
-		})
-		w.diff(what, want, got)
+		w.diff(what, sorted(want), got)
 	}
-	have("none", 0, nil)
+	have("none")
+	w.trusts("none", w.machine.ID, 0)
 	change(rule(cordon.TrustAll, "a"), false, true)
 	change(rule(one, "a"), false, true)
 	change(rule(one, "b"), false, true)
 	change(rule(one, "b"), false, false)
 	change(rule(cordon.TrustAll, "b"), true, false)
-	have("all", 3, nil, rule(cordon.TrustAll, "a"), rule(one, "a"), rule(one, "b"))
-	have("one scope", 3, []cordon.TrustScope{one}, rule(one, "a"), rule(one, "b"))
-	have("two scopes", 3, []cordon.TrustScope{one, cordon.TrustAll}, rule(cordon.TrustAll, "a"), rule(one, "a"), rule(one, "b"))
-	have("a scope without rules", 3, []cordon.TrustScope{"machine:x"})
+	have("all", rule(cordon.TrustAll, "a"), rule(one, "a"), rule(one, "b"))
+	w.trusts("the machine", w.machine.ID, 3, rule(cordon.TrustAll, "a"), rule(one, "a"), rule(one, "b"))
+	w.trusts("another machine", other, 3, rule(cordon.TrustAll, "a"))
+	w.trusts("what is no machine", "x", 3, rule(cordon.TrustAll, "a"))
 	change(rule(one, "a"), true, true)
-	have("removed", 4, []cordon.TrustScope{one}, rule(one, "b"))
+	w.trusts("removed", w.machine.ID, 4, rule(cordon.TrustAll, "a"), rule(one, "b"))
 	if log := w.auditOf("t"); len(log) != 4 {
 		w.Errorf("%d audit entries for 4 changes", len(log))
 	}

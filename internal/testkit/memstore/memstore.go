@@ -43,6 +43,8 @@ type Store struct {
 	told     map[teller]cordon.Findings
 	rules    []cordon.TrustRule
 	revision uint64
+	groups   []cordon.GroupInfo // without their counts
+	made     int64              // how many groups there ever were
 }
 
 type teller struct {
@@ -187,7 +189,7 @@ func (s *Store) EnrolMachine(_ context.Context, m cordon.Machine) (created bool,
 		}
 		known, ok := s.machines[m.ID]
 		created = !ok
-		m.Labels = cordon.Labels{Value: cordon.NormalValue}
+		m.Labels, m.Group = cordon.Labels{Value: cordon.NormalValue}, cordon.Group{}
 		if ok {
 			s.sight(known, m.Facts, m.LastSeen)
 			known.Facts, known.LastSeen = m.Facts, m.LastSeen
@@ -361,6 +363,9 @@ func (s *Store) Findings(_ context.Context, m cordon.MachineID, kind cordon.Find
 // ChangeTrust implements [cordon.Store].
 func (s *Store) ChangeTrust(_ context.Context, r cordon.TrustRule, remove bool, entry cordon.AuditEntry) (changed bool, err error) {
 	err = s.change("ChangeTrust", func() error {
+		if id, ok := r.Scope.Group(); ok && s.group(id) < 0 {
+			return noGroup(id)
+		}
 		i := slices.IndexFunc(s.rules, func(o cordon.TrustRule) bool { return o.Scope == r.Scope && o.Digest == r.Digest })
 		if i >= 0 != remove {
 			return nil
@@ -388,14 +393,23 @@ func (s *Store) ChangeTrust(_ context.Context, r cordon.TrustRule, remove bool, 
 }
 
 // TrustRules implements [cordon.Store].
-func (s *Store) TrustRules(_ context.Context, scopes ...cordon.TrustScope) ([]cordon.TrustRule, uint64, error) {
+func (s *Store) TrustRules(context.Context) ([]cordon.TrustRule, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rules := slices.DeleteFunc(slices.Clone(s.rules), func(r cordon.TrustRule) bool { return len(scopes) > 0 && !slices.Contains(scopes, r.Scope) })
+	rules := slices.Clone(s.rules)
 	slices.SortFunc(rules, func(a, b cordon.TrustRule) int {
 		return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Digest.String(), b.Digest.String()))
 	})
-	return rules, s.revision, nil
+	return rules, nil
+}
+
+// TrustOf implements [cordon.Store].
+func (s *Store) TrustOf(ctx context.Context, m cordon.MachineID) ([]cordon.TrustRule, uint64, error) {
+	rules, err := s.TrustRules(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	scopes := []cordon.TrustScope{cordon.TrustAll, cordon.TrustMachine(m), cordon.TrustGroup(s.machines[m].Group.ID)}
+	return slices.DeleteFunc(rules, func(r cordon.TrustRule) bool { return !slices.Contains(scopes, r.Scope) }), s.revision, err
 }
 
 // Audit implements [cordon.Store].

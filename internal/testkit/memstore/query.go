@@ -198,13 +198,13 @@ func machineRow(m cordon.Machine, now time.Time) func(cordon.Field) cordon.Value
 				tags[i] = cordon.Fold(tag)
 			}
 			return tags
+		case cordon.FieldGroupID:
+			return m.Group.ID
 		// What Cordon does not know is what Defender shows where it has nothing to say.
 		case cordon.FieldExposureLevel, cordon.FieldRiskScore:
 			return "None"
 		case cordon.FieldOnboardingStatus:
 			return "Onboarded"
-		case cordon.FieldGroupID:
-			return int64(0)
 		}
 		return unknown{}
 	}

@@ -62,6 +62,15 @@ CREATE INDEX audit_action ON audit (action) WHERE action IS NOT NULL;
 
 CREATE INDEX audit_action_id ON audit (action_id) WHERE action_id IS NOT NULL;
 
+CREATE TABLE device_groups (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    name    TEXT    NOT NULL,
+    folded  TEXT    NOT NULL, -- the name with A to Z in lower case
+    created INTEGER NOT NULL
+) STRICT;
+
+CREATE UNIQUE INDEX device_groups_folded ON device_groups (folded);
+
 CREATE TABLE findings (
     machine  BLOB    NOT NULL REFERENCES machines (id),
     kind     TEXT    NOT NULL,
@@ -109,9 +118,11 @@ CREATE TABLE machines (
     -- was issued to it is that of its newest action, so that a new action need
     -- not write this row. Whoever deletes actions has to raise this first.
     generation  INTEGER NOT NULL
-, device_value TEXT NOT NULL DEFAULT 'Normal') STRICT, WITHOUT ROWID;
+, device_value TEXT NOT NULL DEFAULT 'Normal', group_id INTEGER REFERENCES device_groups (id)) STRICT, WITHOUT ROWID;
 
 CREATE UNIQUE INDEX machines_device ON machines (device_id);
+
+CREATE INDEX machines_group ON machines (group_id) WHERE group_id IS NOT NULL;
 
 CREATE INDEX machines_name ON machines (lower(dns_name));
 
@@ -119,6 +130,8 @@ CREATE TABLE settings (
     name  TEXT NOT NULL PRIMARY KEY,
     value BLOB NOT NULL
 ) STRICT;
+
+CREATE TABLE sqlite_sequence(name,seq);
 
 CREATE TABLE trust (
     scope   TEXT    NOT NULL,
