@@ -7,11 +7,9 @@ import (
 )
 
 // fixed are the members of Defender's Machine that clients filter by and that
-// are the same for every machine of Cordon: what it does not judge (risk,
-// exposure) or does not have (groups). Each holds what a machine at Defender has
-// about which there is nothing to say.
+// are the same for every machine of Cordon: what it does not judge. Each holds
+// what a machine at Defender has about which there is nothing to say.
 var fixed = map[cordon.Field]cordon.Value{
-	cordon.FieldGroupID:          int64(0), // in no group; a number, whatever the documentation says
 	cordon.FieldRiskScore:        "None",
 	cordon.FieldExposureLevel:    "None",
 	cordon.FieldOnboardingStatus: "Onboarded",

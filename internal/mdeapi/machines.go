@@ -43,8 +43,9 @@ var machine = resource[machineRow]{"Machines", []member[machineRow]{
 	}},
 	{cordon.FieldHealthStatus, text((*machineRow).health)},
 	{cordon.FieldDeviceValue, text(func(m *machineRow) cordon.DeviceValue { return m.Value })},
-	{cordon.FieldGroupID, same(cordon.FieldGroupID)},
-	{"rbacGroupName", literal[machineRow]("null")},
+	// A number, whatever the documentation says; 0 is in no group.
+	{cordon.FieldGroupID, func(b []byte, m *machineRow) []byte { return strconv.AppendInt(b, m.Group.ID, 10) }},
+	{"rbacGroupName", textOrNull(func(m *machineRow) string { return m.Group.Name })},
 	{cordon.FieldRiskScore, same(cordon.FieldRiskScore)},
 	{cordon.FieldExposureLevel, same(cordon.FieldExposureLevel)},
 	{"isAadJoined", literal[machineRow]("false")},
@@ -62,7 +63,7 @@ var machine = resource[machineRow]{"Machines", []member[machineRow]{
 func same(f cordon.Field) func([]byte, *machineRow) []byte {
 	json, err := json.Marshal(fixed[f])
 	if err != nil {
-		panic(err) // strings and numbers
+		panic(err) // strings
 	}
 	return literal[machineRow](string(json))
 }

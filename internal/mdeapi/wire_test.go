@@ -302,6 +302,11 @@ func (h *house) happen(words []string) {
 		m, _ := h.store.Machine(h.t.Context(), cordon.MachineID(h.fill(words[1])))
 		m.Facts.LastIP, m.Facts.Interfaces = words[2], []cordon.Interface{{IP: words[2], MAC: "00005E0053FF", Type: "Ethernet", Status: "Up"}}
 		err = h.store.MachineSaid(h.t.Context(), m.ID, &m.Facts, m.Observed, h.now)
+	case "group": // machine, name of a new group that it is put into
+		admin := cordon.Caller{Permissions: cordon.AllPermissions()}
+		if _, err = h.service.CreateGroup(h.t.Context(), admin, words[2]); err == nil {
+			_, err = h.service.Assign(h.t.Context(), admin, words[2], []string{h.fill(words[1])}, false)
+		}
 	case "wait": // a duration
 		var d time.Duration
 		d, err = time.ParseDuration(words[1])
