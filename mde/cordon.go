@@ -183,8 +183,9 @@ func (c *Client) Blocked(ctx context.Context, ref string) (Findings, error) {
 // TrustRule is a file content that an administrator has machines trust.
 type TrustRule struct {
 	SHA256  string    `json:"sha256"`
-	Scope   string    `json:"scope"`             // all, or machine:ID
+	Scope   string    `json:"scope"`             // all, or machine:ID, or group:ID
 	Machine string    `json:"machine,omitempty"` // in a request instead of Scope: id, device id or DNS name
+	Group   string    `json:"group,omitempty"`   // name of a device group; in a request instead of Scope
 	Comment string    `json:"comment"`
 	Actor   string    `json:"actor,omitempty"`
 	At      time.Time `json:"at,omitzero"`
@@ -197,7 +198,7 @@ func (c *Client) TrustRules(ctx context.Context) ([]TrustRule, error) {
 	return list.Value, err
 }
 
-// Trust makes a rule, of which SHA256, Comment, and Scope or Machine count, or
+// Trust makes a rule, of which SHA256, Comment, and Scope, Machine or Group count, or
 // takes it back. It reports whether that changed anything.
 func (c *Client) Trust(ctx context.Context, r TrustRule, remove bool) (changed bool, err error) {
 	method := "POST"

@@ -402,6 +402,7 @@ func TestTrust(t *testing.T) {
 		w.handler.ServeHTTP(rec, r)
 		return rec.Result()
 	}
+	w.post("/cordon/v1/groups", `{"name":"Servers"}`)
 	sha := strings.Repeat("ab", 32)
 	good := `{"sha256":"` + sha + `","machine":"web.example.com","comment":"our tool"}`
 	for i, c := range []struct {
@@ -416,8 +417,18 @@ func TestTrust(t *testing.T) {
 		{"DELETE", good, 200, `{"changed":true}`},
 		{"DELETE", good, 200, `{"changed":false}`},
 		{"POST", `{"sha256":"ab","scope":"all","comment":"x"}`, 400, "64 hex digits"},
-		{"POST", `{"sha256":"` + sha + `","comment":"x"}`, 400, "scope and machine"},
-		{"POST", `{"sha256":"` + sha + `","scope":"all","machine":"x","comment":"x"}`, 400, "scope and machine"},
+		{"POST", `{"sha256":"` + sha + `","group":"SERVERS","comment":"x"}`, 200, `{"changed":true}`},
+		{"POST", `{"sha256":"` + sha + `","scope":"group:1","comment":"x"}`, 200, `{"changed":false}`},
+		{"GET", "", 200, `,"scope":"group:1","group":"Servers","comment":"x",`},
+		{"DELETE", `{"sha256":"` + sha + `","group":"servers"}`, 200, `{"changed":true}`},
+		{"POST", `{"sha256":"` + sha + `","group":"nobody","comment":"x"}`, 404, "Group nobody was not found"},
+		{"POST", `{"sha256":"` + sha + `","scope":"group:7","comment":"x"}`, 404, "Group 7 was not found"},
+		{"POST", `{"sha256":"` + sha + `","scope":"group:01","comment":"x"}`, 400, "group:01"},
+		{"POST", `{"sha256":"` + sha + `","comment":"x"}`, 400, "scope, machine and group"},
+		{"POST", `{"sha256":"` + sha + `","scope":"all","machine":"x","comment":"x"}`, 400, "scope, machine and group"},
+		{"POST", `{"sha256":"` + sha + `","scope":"all","group":"x","comment":"x"}`, 400, "scope, machine and group"},
+		{"POST", `{"sha256":"` + sha + `","group":"x","machine":"x","comment":"x"}`, 400, "scope, machine and group"},
+		{"POST", `{"sha256":"` + sha + `","scope":"all","group":"x","machine":"x","comment":"x"}`, 400, "scope, machine and group"},
 		{"POST", `{"sha256":"` + sha + `","scope":"everybody","comment":"x"}`, 400, "everybody"},
 		{"POST", `{"sha256":"` + sha + `","scope":"all"}`, 400, "comment"},
 		{"POST", `{"sha256":"` + sha + `","machine":"db","comment":"x"}`, 404, "db"},

@@ -31,7 +31,7 @@ import (
 
 func document(t testing.TB) *contract.Document {
 	d := contract.Load(t, cordonapi.OpenAPI)
-	d.Optional = []string{"limits", "problem", "clockOffsetMs", "secretText", "sha256", "owner", "reason", "machine", "scope", "comment", "lease", "lapsed", "leaseSeconds"}
+	d.Optional = []string{"limits", "problem", "clockOffsetMs", "secretText", "sha256", "owner", "reason", "machine", "group", "scope", "comment", "lease", "lapsed", "leaseSeconds"}
 	return d
 }
 
@@ -105,7 +105,11 @@ func furnished(t *testing.T) (*world, map[string]string) {
 	if err := json.NewDecoder(glass.Body).Decode(&release); err != nil || release.ID == "" {
 		t.Fatalf("%s, %v", glass.Status, err)
 	}
+	if r := w.post("/cordon/v1/groups", `{"name":"web servers"}`); r.StatusCode != http.StatusCreated {
+		t.Fatal(r.Status)
+	}
 	return w, map[string]string{
+		"{group}":   "Web%20Servers",
 		"{release}": string(release.ID),
 		"{machine}": string(w.machine), "{action}": string(w.request(cordon.UnrestrictCodeExecution).ID), "{app}": "SOAR",
 		"{secret}": soar.Secrets[0].KeyID, "{certificate}": app.Certificates[0].Thumbprint,
@@ -127,6 +131,10 @@ func (w *world) try(method string, r cordonapi.Route, values map[string]string, 
 		body = `{"comment":"why","leaseSeconds":86400}`
 	case "POST /trust", "DELETE /trust":
 		body = `{"sha256":"` + strings.Repeat("ab", 32) + `","scope":"all","comment":"why"}`
+	case "POST /groups":
+		body = `{"name":"new"}`
+	case "POST /groups/{group}/machines", "DELETE /groups/{group}/machines":
+		body = `{"machines":["` + string(w.machine) + `"]}`
 	case "POST /apps":
 		body = `{"displayName":"new","permissions":["Machine.Read.All"]}`
 	case "POST /apps/{app}/grant", "POST /apps/{app}/revoke":
@@ -318,6 +326,26 @@ func TestClient(t *testing.T) {
 	check("trust rules", err)
 	_, err = c.Trust(ctx, mde.TrustRule{SHA256: strings.Repeat("ab", 32), Scope: "all", Comment: "why"}, true)
 	check("trust no more", err)
+	_, err = c.CreateGroup(ctx, "a/b ü")
+	check("create group", err)
+	if n, err := c.Assign(ctx, "A/B ü", []string{values["{machine}"]}, false); err != nil || n != 1 {
+		t.Errorf("assign: %d, %v", n, err)
+	}
+	_, err = c.Trust(ctx, mde.TrustRule{SHA256: strings.Repeat("ab", 32), Group: "a/b ü", Comment: "why"}, false)
+	check("trust for a group", err)
+	if rules, err := c.TrustRules(ctx); err != nil || len(rules) != 1 || rules[0].Group != "a/b ü" {
+		t.Errorf("rules %+v, %v", rules, err)
+	}
+	if g, err := c.GetGroup(ctx, "a/b ü"); err != nil || g.Machines != 1 || g.Trusted != 1 {
+		t.Errorf("group %+v, %v", g, err)
+	}
+	_, err = c.Trust(ctx, mde.TrustRule{SHA256: strings.Repeat("ab", 32), Group: "a/b ü"}, true)
+	check("trust for a group no more", err)
+	_, err = c.Assign(ctx, "a/b ü", []string{values["{machine}"]}, true)
+	check("unassign", err)
+	check("delete group", c.DeleteGroup(ctx, "a/b ü"))
+	_, err = c.ListGroups(ctx)
+	check("list groups", err)
 	_, err = c.ListApps(ctx)
 	check("list", err)
 	_, err = c.GetApp(ctx, "SOAR")
@@ -337,7 +365,7 @@ func TestClient(t *testing.T) {
 	_, err = c.RemoveCertificate(ctx, "SOAR", values["{certificate}"])
 	check("remove certificate", err)
 	check("delete", c.DeleteApp(ctx, "new"))
-	for schema, v := range map[string]any{"Machine": mde.MachineState{}, "Evidence": mde.Evidence{}, "Entry": mde.AuditEntry{}, "NewCredential": mde.App{}, "Release": mde.Release{}, "NewApplication": mde.NewApp{}} {
+	for schema, v := range map[string]any{"Machine": mde.MachineState{}, "Evidence": mde.Evidence{}, "Entry": mde.AuditEntry{}, "NewCredential": mde.App{}, "Release": mde.Release{}, "NewApplication": mde.NewApp{}, "Group": mde.Group{}} {
 		all, _ := d.Members(t, schema)
 		var read []string
 		for i := range reflect.TypeOf(v).NumField() {
