@@ -36,6 +36,7 @@ type Verbs struct {
 	Actions    ActionsCmd    `cmd:"" help:"List, show, follow, cancel and verify machine actions."`
 	Apps       AppsCmd       `cmd:"" help:"Manage the applications that may call the server."`
 	Trust      TrustCmd      `cmd:"" help:"Have machines trust files by their SHA-256, whatever packages say."`
+	Groups     GroupsCmd     `cmd:"" help:"Manage device groups, for which files can be trusted."`
 	BreakGlass BreakGlassCmd `cmd:"" help:"Sign a release for one machine, to be used there without a network."`
 }
 
@@ -51,8 +52,8 @@ Exit codes:
     1    something unexpected
     2    wrong usage, or input that the server does not take
     3    not authenticated, or not permitted
-    4    no such machine, action or application
-    5    conflict: such an action is in progress, or it has already ended; nobody could manage applications
+    4    no such machine, action, group or application
+    5    conflict: such an action is in progress, or it has already ended; nobody could manage applications; there is such a group, or it is in use
     6    the server cannot be reached, is unavailable, or throttles
     7    the action ended Failed, TimeOut or Cancelled (--wait, actions watch ID)
     8    the action was still open when --timeout was over

@@ -35,13 +35,13 @@ import (
 type fake struct {
 	*httptest.Server
 	orderKey ed25519.PrivateKey
-	apps     *http.ServeMux // the real one, over a store in memory
+	own      *http.ServeMux // the real one, for what has no machines behind it, over the store
+	store    memstore.Store
 
 	mu       sync.Mutex
 	machines []*fakeMachine
 	actions  []*fakeAction
 	roles    []string
-	trust    []mde.TrustRule
 	trouble  string // what the next requests run into: throttle, html, crash, cut
 	posts    int
 }
@@ -80,7 +80,7 @@ func newFake() *fake {
 	f.add(evil, cordon.Observed{Mode: "odd\nmode", Enforcer: "\u009b31m", At: epoch}, &evil, mde.TimeOut)
 	f.machines[1].why = "the self-test failed: the canary was not refused"
 	f.machines[3].state.Generation = 3
-	f.apps = f.newApps()
+	f.own = f.newOwn()
 	f.machines[3].blocked = mde.Findings{Findings: cordon.Findings{Kind: cordon.Blocked, Series: "s", Sequence: 3, Since: epoch, At: epoch.Add(time.Hour), Total: 1234, Files: []cordon.Finding{
 		{Path: "/usr/bin/ls", SHA256: strings.Repeat("ab", 32), Owner: "dpkg:coreutils", Reason: "it is not in the trust set", Count: 1200, First: epoch, Last: epoch.Add(time.Minute)},
 		{Path: "/tmp/\x1b[2J\u009b", Reason: "somebody has it open for writing", Count: 4, First: epoch, Last: epoch.Add(time.Minute)},
@@ -89,12 +89,12 @@ func newFake() *fake {
 	return f
 }
 
-// newApps is the server's own routes about applications, for a caller who has
-// the fake's roles and Application.ReadWrite.All.
-func (f *fake) newApps() *http.ServeMux {
+// newOwn is the server's own routes about applications, groups and trust, for a
+// caller who has the fake's roles and Application.ReadWrite.All.
+func (f *fake) newOwn() *http.ServeMux {
 	ids, secrets := 0, 0
 	service := &cordon.Service{
-		Store: new(memstore.Store), Now: func() time.Time { return epoch },
+		Store: &f.store, Now: func() time.Time { return epoch }, Nudge: func(cordon.MachineID) {}, NudgeAll: func() {},
 		NewID:     func() string { ids++; return fmt.Sprintf("aaaaaaaa-0000-4000-8000-%012d", ids) },
 		NewSecret: func() string { secrets++; return fmt.Sprintf("%d-secret-secret-secret", secrets) },
 	}
@@ -103,10 +103,18 @@ func (f *fake) newApps() *http.ServeMux {
 		if !slices.Equal(f.roles, []string{"none"}) {
 			c.Permissions = []cordon.Permission{cordon.ApplicationReadWriteAll}
 		}
+		for _, r := range f.roles {
+			c.Permissions = append(c.Permissions, cordon.Permission(r))
+		}
 		return c
 	}
 	if _, _, err := service.CreateApplication(context.Background(), caller(), cordon.ApplicationRequest{DisplayName: "Cordon bootstrap", Permissions: cordon.AllPermissions()}); err != nil {
 		panic(err)
+	}
+	for _, m := range f.machines {
+		if _, err := f.store.EnrolMachine(context.Background(), cordon.Machine{ID: cordon.MachineID(m.ID), DeviceID: *m.AADDeviceID, Facts: cordon.Facts{DNSName: *m.ComputerDNSName}}); err != nil {
+			panic(err)
+		}
 	}
 	mux := http.NewServeMux()
 	api := &cordonapi.API{Service: service, Authenticate: func(*http.Request) (cordon.Caller, error) { return caller(), nil }, Log: slog.New(slog.DiscardHandler)}
@@ -167,8 +175,8 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	case f.trouble != "":
 		f.stumble(w)
 		return
-	case strings.HasPrefix(path, "/cordon/v1/apps"):
-		f.apps.ServeHTTP(w, r)
+	case slices.Contains([]string{"apps", "groups", "trust"}, at(strings.Split(path, "/"), 3)):
+		f.own.ServeHTTP(w, r)
 		return
 	default:
 		answer, status, err = f.route(r, strings.Split(strings.Trim(path, "/"), "/"))
@@ -236,12 +244,6 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 	if slices.Contains(path, "break-glass") {
 		role, route = []string{"Cordon.Administer"}, "POST cordon break-glass"
 	}
-	if slices.Contains(path, "trust") {
-		route = "cordon trust"
-		if r.Method != "GET" {
-			role = []string{"Cordon.Administer"}
-		}
-	}
 	if err := f.need(role...); err != nil {
 		return nil, 0, err
 	}
@@ -250,7 +252,10 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		if len(path) == 2 {
 			list := []mde.Machine{}
 			for _, m := range f.machines {
-				list = append(list, m.Machine)
+				f.regroup(m)
+				if filter := r.URL.Query().Get("$filter"); filter == "" || filter == fmt.Sprintf("rbacGroupId eq '%d'", *m.RBACGroupID) {
+					list = append(list, m.Machine)
+				}
 			}
 			return map[string]any{"@odata.context": f.URL + "/api/$metadata#Machines", "value": list}, 200, nil
 		}
@@ -261,6 +266,7 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		if err != nil {
 			return nil, 0, err
 		}
+		f.regroup(m)
 		return m.Machine, 200, nil
 	case "POST api machines tags", "POST api machines setdevicevalue":
 		return f.label(r, path[2])
@@ -274,8 +280,6 @@ func (f *fake) route(r *http.Request, path []string) (any, int, error) {
 		}
 	case "POST cordon break-glass":
 		return f.breakGlass(r, path[3])
-	case "cordon trust":
-		return f.changeTrust(r)
 	case "GET cordon v1 " + at(path, 3) + " preview":
 		m, err := f.machine(path[3])
 		if err != nil {
@@ -348,32 +352,13 @@ func (f *fake) breakGlass(r *http.Request, ref string) (any, int, error) {
 	return mde.Release{ID: string(release.ID()), Machine: m.ID, Generation: release.Generation, NotBefore: epoch, Expires: release.Expires, Release: jws, Code: code}, 201, err
 }
 
-func (f *fake) changeTrust(r *http.Request) (any, int, error) {
-	if r.Method == "GET" {
-		return map[string]any{"value": f.trust}, 200, nil
+// regroup shows a machine in the group that the store has it in.
+func (f *fake) regroup(m *fakeMachine) {
+	stored, err := f.store.Machine(context.Background(), cordon.MachineID(m.ID))
+	if err != nil {
+		panic(err)
 	}
-	var rule mde.TrustRule
-	if err := json.NewDecoder(r.Body).Decode(&rule); err != nil {
-		return nil, 0, &refusal{400, "InvalidBody", "The request body cannot be read"}
-	}
-	if rule.Machine != "" {
-		m, err := f.machine(rule.Machine)
-		if err != nil {
-			return nil, 0, err
-		}
-		rule.Scope, rule.Machine = "machine:"+m.ID, ""
-	}
-	rule.At = epoch
-	i := slices.IndexFunc(f.trust, func(o mde.TrustRule) bool { return o.SHA256 == rule.SHA256 && o.Scope == rule.Scope })
-	switch remove := r.Method == "DELETE"; {
-	case remove != (i >= 0):
-		return map[string]bool{"changed": false}, 200, nil
-	case remove:
-		f.trust = slices.Delete(f.trust, i, i+1)
-	default:
-		f.trust = append(f.trust, rule)
-	}
-	return map[string]bool{"changed": true}, 200, nil
+	m.RBACGroupID, m.RBACGroupName = &stored.Group.ID, &stored.Group.Name
 }
 
 func at(path []string, i int) string {

@@ -24,19 +24,33 @@ type MachinesCmd struct {
 }
 
 // MachinesListCmd is "cordon machines list".
-type MachinesListCmd struct{ common }
+type MachinesListCmd struct {
+	common
+	Group string `placeholder:"GROUP" help:"Only those that are in this device group."`
+}
 
-// Run lists all machines.
+// Run lists the machines.
 func (c *MachinesListCmd) Run(ctx context.Context, env *Env) error {
 	client, err := c.connect(env)
 	if err != nil {
 		return err
 	}
-	machines, err := collect(client.ListMachines(ctx, mde.ListOptions{}))
+	if c.Group == "" {
+		machines, err := collect(client.ListMachines(ctx, mde.ListOptions{}))
+		if err != nil {
+			return err
+		}
+		return env.printMachines(machines, c.JSON, "no machine is enrolled")
+	}
+	g, err := client.GetGroup(ctx, c.Group)
+	if err != nil {
+		return withHint(ctx, err, ExitNotFound, groupHint)
+	}
+	machines, err := machinesOf(ctx, client, g)
 	if err != nil {
 		return err
 	}
-	return env.printMachines(machines, c.JSON, "no machine is enrolled")
+	return env.printMachines(machines, c.JSON, "no machine is in this group")
 }
 
 // printMachines prints a list; none is what to say if it is empty.
@@ -134,6 +148,7 @@ func describeMachine(m mde.Machine, state mde.MachineState, now time.Time) [][]s
 		}
 	}
 	return append(append(rows, labels(m)...),
+		[]string{"Group", or(m.RBACGroupName, "-")},
 		[]string{"Last seen", clock(m.LastSeen)},
 		[]string{"First seen", clock(m.FirstSeen)},
 		[]string{"Health", or(m.HealthStatus, "-")},

@@ -20,6 +20,7 @@ type trusted struct {
 	common
 	SHA256  string `arg:"" name:"sha256" help:"The SHA-256 of the file, 64 hex digits, as sha256sum and cordon machines blocked show it."`
 	Machine string `placeholder:"MACHINE" xor:"scope" required:"" help:"For this machine: its id, device id or DNS name."`
+	Group   string `placeholder:"GROUP" xor:"scope" required:"" help:"For the machines of this device group, as long as they are in it."`
 	All     bool   `xor:"scope" required:"" help:"For all machines."`
 }
 
@@ -32,13 +33,13 @@ func (t *trusted) run(ctx context.Context, env *Env, comment string, remove bool
 	if err != nil {
 		return err
 	}
-	rule := mde.TrustRule{SHA256: digest.String(), Machine: t.Machine, Comment: comment}
+	rule := mde.TrustRule{SHA256: digest.String(), Machine: t.Machine, Group: t.Group, Comment: comment}
 	if t.All {
 		rule.Scope = string(cordon.TrustAll)
 	}
 	changed, err := client.Trust(ctx, rule, remove)
 	if err != nil {
-		return withHint(ctx, err, ExitNotFound, machineHint)
+		return withHint(ctx, err, ExitNotFound, groupHint)
 	}
 	if t.JSON {
 		return env.PrintJSON(map[string]bool{"changed": changed})
@@ -97,7 +98,11 @@ func (c *TrustListCmd) Run(ctx context.Context, env *Env) error {
 	}
 	rows := [][]string{{"SHA256", "FOR", "SINCE", "COMMENT"}}
 	for _, r := range rules {
-		rows = append(rows, []string{r.SHA256, r.Scope, clock(r.At), shorten(r.Comment)})
+		whom := r.Scope
+		if r.Group != "" {
+			whom = "group " + r.Group
+		}
+		rows = append(rows, []string{r.SHA256, whom, clock(r.At), shorten(r.Comment)})
 	}
 	return env.Table(rows...)
 }
