@@ -9,6 +9,81 @@ import (
 	"time"
 )
 
+// A file that is trusted for a device group runs on the restricted machine as
+// long as that is in the group, and nowhere else; also after a restart of the
+// server, and of both while the agent is alone.
+func TestTrustForAGroup(t *testing.T) {
+	confined(t, 5*time.Minute, func(t *testing.T) {
+		w := newWorld(t)
+		w.startServer()
+		w.startAgent()
+		m := w.theMachine()
+		program, err := os.ReadFile(filepath.Join(w.scope, "untrusted"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(program)
+		do := func(args ...string) {
+			t.Helper()
+			if _, errs, code := w.cordon(args...); code != 0 {
+				t.Fatalf("%v (%d): %s", args, code, errs)
+			}
+		}
+		version := func() (version uint64) {
+			var state struct {
+				Observed struct{ Policy struct{ Version uint64 } }
+			}
+			w.call("GET", "/cordon/v1/machines/"+m.ID, "", &state)
+			return state.Observed.Policy.Version
+		}
+		do("groups", "create", "web servers")
+		do("groups", "create", "desktops")
+		do("trust", "add", hex.EncodeToString(sum[:]), "--group", "web servers", "--comment", "e2e")
+		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
+			t.Fatalf("got %+v", a)
+		}
+		w.mustBe(true) // it is in no group
+		do("groups", "assign", "desktops", m.ComputerDNSName)
+		w.mustBe(true)
+		do("groups", "assign", "Web Servers", m.ID)
+		w.until("a machine that came into the group runs it", func() bool { return w.runs("untrusted") })
+		var shown struct {
+			RBACGroupName string
+			RBACGroupID   int
+		}
+		if w.call("GET", "/api/machines/"+m.ID, "", &shown); shown.RBACGroupName != "web servers" || shown.RBACGroupID != 1 {
+			t.Errorf("%+v", shown)
+		}
+		w.until("it says so", func() bool { return version() > 0 })
+		first := version()
+
+		w.server.stop(t)
+		w.agent.stop(t)
+		w.startAgent()
+		w.until("the agent alone lets it run", func() bool { return w.runs("untrusted") })
+		w.startServer()
+		w.until("it is the same policy", func() bool { return version() == first })
+		if !w.runs("untrusted") {
+			t.Error("a restart of the server took the trust away")
+		}
+
+		// It learns that it has left when it comes back.
+		w.agent.stop(t)
+		do("groups", "unassign", "web servers", m.ID)
+		w.startAgent()
+		w.until("a machine that left the group does not run it", func() bool { return !w.runs("untrusted") })
+		do("groups", "assign", "web servers", m.ID)
+		w.until("it came back", func() bool { return w.runs("untrusted") })
+		do("groups", "assign", "desktops", m.ID)
+		w.until("it moved to another group", func() bool { return !w.runs("untrusted") })
+		w.until("with a newer policy each time", func() bool { return version() >= first+3 })
+		w.mustBe(true)
+		if _, errs, code := w.cordon("groups", "delete", "web servers"); code != 5 {
+			t.Errorf("a group that has rules was deleted (%d): %s", code, errs)
+		}
+	})
+}
+
 // A file that is trusted by its SHA-256 runs on the restricted machine at once,
 // also after a restart without a server, and no more when that is taken back.
 // Meanwhile nothing else ever runs.

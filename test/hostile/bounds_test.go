@@ -35,7 +35,7 @@ func (w *world) post(path, rest string) string {
 
 var takesBody = []string{
 	"/api/machines/web-01.example.org/restrictCodeExecution", "/api/machines/web-01.example.org/runliveresponse",
-	"/api/machines/web-01.example.org/tags", "/$T/oauth2/v2.0/token", "/agent/v1/enroll", "/agent/v1/sync", "/cordon/v1/apps", "/cordon/v1/trust",
+	"/api/machines/web-01.example.org/tags", "/$T/oauth2/v2.0/token", "/agent/v1/enroll", "/agent/v1/sync", "/cordon/v1/apps", "/cordon/v1/trust", "/cordon/v1/groups", "/cordon/v1/groups/x/machines",
 }
 
 // TestSlow opens connections that take all the time in the world, at every point
