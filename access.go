@@ -30,13 +30,14 @@ const (
 const (
 	ApplicationReadAll      Permission = "Application.Read.All"
 	ApplicationReadWriteAll Permission = "Application.ReadWrite.All"
+	AuditLogReadAll         Permission = "AuditLog.Read.All"
 )
 
 // AllPermissions is what the first application of a new server gets.
 func AllPermissions() []Permission {
 	return []Permission{MachineReadAll, MachineReadWriteAll, MachineIsolate, MachineRestrict, MachineScan, MachineOffboard,
 		MachineStopQuarantine, MachineLiveResponse, MachineCollectForensics, AlertReadAll, AlertReadWriteAll,
-		ApplicationReadAll, ApplicationReadWriteAll, Administer}
+		ApplicationReadAll, ApplicationReadWriteAll, AuditLogReadAll, Administer}
 }
 
 // Operation is something a caller asks of the domain; its value lists the
@@ -65,6 +66,7 @@ var (
 	SignRelease        = Operation{Administer}
 	ChangeTrust        = Operation{Administer}
 	ManageGroups       = Operation{Administer}
+	ReadAudit          = Operation{AuditLogReadAll}
 )
 
 // operations says what it takes to ask for an action.

@@ -158,6 +158,10 @@ type Store interface {
 	// AuditOf returns the audit entries of an action, oldest first.
 	AuditOf(ctx context.Context, id ActionID) ([]AuditEntry, error)
 
+	// AuditEntries returns the entries that q asks for. The error is of kind Invalid
+	// if q.Before is no entry that a query could find.
+	AuditEntries(ctx context.Context, q AuditQuery) ([]AuditEntry, error)
+
 	// Application returns an application by client id or an error of kind NotFound.
 	Application(ctx context.Context, clientID string) (Application, error)
 	// Applications returns all applications, by display name without regard to

@@ -180,6 +180,7 @@ var named = func() map[cordon.Permission]bool {
 	}
 	delete(names, cordon.ApplicationReadAll)
 	delete(names, cordon.ApplicationReadWriteAll)
+	delete(names, cordon.AuditLogReadAll)
 	delete(names, cordon.Administer)
 	return names
 }()

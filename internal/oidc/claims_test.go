@@ -142,7 +142,7 @@ func TestNoUnknownNameGives(t *testing.T) {
 		var either, both []cordon.Permission
 		for _, p := range cordon.AllPermissions() {
 			soc := has("roles", "SOC") || has("groups", "SOC")
-			ours := p == cordon.ApplicationReadAll || p == cordon.ApplicationReadWriteAll || p == cordon.Administer
+			ours := p == cordon.ApplicationReadAll || p == cordon.ApplicationReadWriteAll || p == cordon.AuditLogReadAll || p == cordon.Administer
 			role := !ours && has("roles", string(p)) || soc && (p == cordon.MachineRestrict || p == cordon.ApplicationReadAll)
 			scope := !ours && has("scp", string(p)) || p == cordon.MachineReadAll && has("scp", "Machine.Read")
 			if role || scope {

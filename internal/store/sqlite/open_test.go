@@ -409,6 +409,9 @@ func TestPlans(t *testing.T) {
 	explain("ExpiredActions", expiredActions, int64(0), int64(0), int64(10))
 	explain("CreateAction", nextAction, key)
 	explain("AuditOf", auditOf, "x")
+	const newest = " ORDER BY at DESC, seq DESC LIMIT 100"
+	explain("AuditEntries", auditEntries+newest, int64(0))
+	explain("… of a kind, a later page", auditEntries+" AND (at, seq) < (?, ?) AND kind IN (?, ?)"+newest, int64(0), int64(7), int64(7), "trust", "group")
 	golden(t, "plans.txt", b.String())
 }
 
@@ -443,7 +446,7 @@ func TestMigrateCredentials(t *testing.T) {
 	if err != nil || len(all) != 3 {
 		t.Fatalf("%+v, %v", all, err)
 	}
-	for i, want := range [][]cordon.Permission{{cordon.MachineReadAll, cordon.ApplicationReadAll, cordon.ApplicationReadWriteAll, cordon.Administer}, {cordon.MachineScan}, {}} {
+	for i, want := range [][]cordon.Permission{{cordon.MachineReadAll, cordon.ApplicationReadAll, cordon.ApplicationReadWriteAll, cordon.Administer, cordon.AuditLogReadAll}, {cordon.MachineScan}, {}} {
 		a := all[i]
 		if known, live := a.CheckSecret("secret", storetest.Noon); !known || !live || a.Secrets[0].Created.IsZero() || a.Secrets[0].Expires != nil {
 			t.Errorf("secrets %+v", a.Secrets)

@@ -52,6 +52,45 @@ func (s *Store) AuditOf(ctx context.Context, id cordon.ActionID) (entries []cord
 	return entries, err
 }
 
+const (
+	auditPlace   = "SELECT at FROM audit WHERE seq = ? AND action IS NULL"
+	auditEntries = "SELECT seq, at, kind, machine, coalesce(action_id, ''), actor, status, detail, evidence FROM audit WHERE action IS NULL AND at >= ?"
+)
+
+// AuditEntries implements [cordon.Store].
+func (s *Store) AuditEntries(ctx context.Context, q cordon.AuditQuery) (entries []cordon.AuditEntry, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		query := compiler{}
+		query.write(auditEntries, cordon.Ticks(q.Since))
+		if q.Before != 0 {
+			found, at := false, int64(0)
+			if err := c.each(auditPlace, func(r *row) { found, at = true, r.number() }, q.Before); err != nil {
+				return err
+			}
+			if !found {
+				return cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "There is no audit entry %d to go on from", q.Before)
+			}
+			query.write(" AND (at, seq) < (?, ?)", at, q.Before)
+		}
+		if len(q.Kinds) > 0 {
+			kinds := make([]any, len(q.Kinds))
+			for i, k := range q.Kinds {
+				kinds[i] = string(k)
+			}
+			query.write(" AND kind")
+			query.list(kinds)
+		}
+		query.write(" ORDER BY at DESC, seq DESC LIMIT ?", int64(q.Limit))
+		return c.eachOnce(ctx, query.sql.String(), func(r *row) {
+			entries = append(entries, cordon.AuditEntry{
+				Seq: r.number(), At: r.time(), Kind: cordon.AuditKind(r.text()), Machine: cordon.MachineID(r.text()), Action: cordon.ActionID(r.text()),
+				Actor: r.text(), Status: cordon.Status(r.text()), Detail: r.text(), Evidence: r.text(),
+			})
+		}, query.args...)
+	})
+	return entries, err
+}
+
 // Setting implements [cordon.Store].
 func (s *Store) Setting(ctx context.Context, name string) (value []byte, err error) {
 	found := false

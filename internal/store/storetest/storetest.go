@@ -64,6 +64,7 @@ func Run(t *testing.T, open Open) {
 		{"GroupsOfMachines", testGroupsOfMachines},
 		{"GroupsContended", testGroupsContended},
 		{"Audit", testAudit},
+		{"AuditEntries", testAuditEntries},
 		{"Applications", testApplications},
 		{"ChangeApplication", testChangeApplication},
 		{"ChangeApplicationContended", testLastApplication},

@@ -38,6 +38,7 @@ type Store struct {
 	machines map[cordon.MachineID]cordon.Machine
 	seen     map[cordon.MachineID][]cordon.Sighting
 	audit    []cordon.AuditEntry
+	changes  map[int64]bool // which of them belong to a change of an action, by number
 	apps     map[string]cordon.Application
 	settings map[string][]byte
 	told     map[teller]cordon.Findings
@@ -77,6 +78,17 @@ func (s *Store) log(entries ...cordon.AuditEntry) {
 	}
 }
 
+// logChange is log for entries that belong to a change of an action.
+func (s *Store) logChange(entries ...cordon.AuditEntry) {
+	if s.changes == nil {
+		s.changes = make(map[int64]bool)
+	}
+	for _, e := range entries {
+		s.log(e)
+		s.changes[int64(len(s.audit))] = true
+	}
+}
+
 // CreateAction implements [cordon.Store].
 func (s *Store) CreateAction(_ context.Context, d cordon.ActionDraft) (a cordon.Action, err error) {
 	err = s.change("CreateAction", func() error {
@@ -93,7 +105,7 @@ func (s *Store) CreateAction(_ context.Context, d cordon.ActionDraft) (a cordon.
 		s.machines[m.ID] = m
 		a = d.Open(m.Generation, m.Facts.DNSName)
 		s.actions = append(s.actions, clone(a))
-		s.log(cordon.AuditEntry{At: d.Created, Kind: cordon.AuditCreated, Machine: m.ID, Action: a.ID, Actor: d.RequestorID, Status: a.Status, Detail: a.Asked()})
+		s.logChange(cordon.AuditEntry{At: d.Created, Kind: cordon.AuditCreated, Machine: m.ID, Action: a.ID, Actor: d.RequestorID, Status: a.Status, Detail: a.Asked()})
 		return nil
 	})
 	return a, err
@@ -115,7 +127,7 @@ func (s *Store) ChangeAction(_ context.Context, id cordon.ActionID, change cordo
 			return err
 		}
 		s.actions[i] = clone(after)
-		s.log(entries...)
+		s.logChange(entries...)
 		a = after
 		return nil
 	})
@@ -423,6 +435,25 @@ func (s *Store) Audit(_ context.Context, entries ...cordon.AuditEntry) error {
 // AuditOf implements [cordon.Store].
 func (s *Store) AuditOf(_ context.Context, id cordon.ActionID) ([]cordon.AuditEntry, error) {
 	return slices.DeleteFunc(s.AuditLog(), func(e cordon.AuditEntry) bool { return e.Action != id }), nil
+}
+
+// AuditEntries implements [cordon.Store].
+func (s *Store) AuditEntries(_ context.Context, q cordon.AuditQuery) ([]cordon.AuditEntry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	log := slices.DeleteFunc(slices.Clone(s.audit), func(e cordon.AuditEntry) bool { return s.changes[e.Seq] })
+	slices.SortFunc(log, func(a, b cordon.AuditEntry) int { return cmp.Or(b.At.Compare(a.At), cmp.Compare(b.Seq, a.Seq)) })
+	if q.Before != 0 {
+		i := slices.IndexFunc(log, func(e cordon.AuditEntry) bool { return e.Seq == q.Before })
+		if i < 0 {
+			return nil, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "There is no audit entry %d to go on from", q.Before)
+		}
+		log = log[i+1:]
+	}
+	log = slices.DeleteFunc(log, func(e cordon.AuditEntry) bool {
+		return e.At.Before(q.Since) || len(q.Kinds) > 0 && !slices.Contains(q.Kinds, e.Kind)
+	})
+	return log[:min(q.Limit, len(log))], nil
 }
 
 // AuditLog returns the whole audit log, oldest first.

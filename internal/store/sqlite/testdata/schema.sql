@@ -62,6 +62,8 @@ CREATE INDEX audit_action ON audit (action) WHERE action IS NOT NULL;
 
 CREATE INDEX audit_action_id ON audit (action_id) WHERE action_id IS NOT NULL;
 
+CREATE INDEX audit_log ON audit (at, seq, kind) WHERE action IS NULL;
+
 CREATE TABLE device_groups (
     id      INTEGER PRIMARY KEY AUTOINCREMENT,
     name    TEXT    NOT NULL,
