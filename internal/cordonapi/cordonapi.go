@@ -22,6 +22,7 @@
 //	GET, POST /cordon/v1/groups              [GroupList]; [NewGroup] to [Group]
 //	GET, DELETE /cordon/v1/groups/{group}    [Group], by name
 //	POST, DELETE /cordon/v1/groups/{group}/machines  [GroupMachines] → [GroupAnswer]: into it, out of it
+//	GET /cordon/v1/audit                     [Log]: who changed what, but for machine actions; since, kind, before, top
 //	GET /cordon/v1/releases/{release}             [Evidence] of a release: when it was signed and used
 //
 // It uses the same tokens and permissions as the Defender-compatible API.

@@ -39,6 +39,7 @@ var routes = []route{
 	{"DELETE", "/groups/{group}", cordon.ManageGroups, http.StatusNoContent, (*API).deleteGroup},
 	{"POST", "/groups/{group}/machines", cordon.ManageGroups, http.StatusOK, assign(false)},
 	{"DELETE", "/groups/{group}/machines", cordon.ManageGroups, http.StatusOK, assign(true)},
+	{"GET", "/audit", cordon.ReadAudit, http.StatusOK, (*API).audit},
 	{"GET", "/apps", cordon.ReadApplications, http.StatusOK, app((*API).listApps)},
 	{"POST", "/apps", cordon.ManageApplications, http.StatusCreated, app((*API).createApp)},
 	{"GET", "/apps/{app}", cordon.ReadApplications, http.StatusOK, app((*API).showApp)},

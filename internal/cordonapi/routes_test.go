@@ -31,7 +31,7 @@ import (
 
 func document(t testing.TB) *contract.Document {
 	d := contract.Load(t, cordonapi.OpenAPI)
-	d.Optional = []string{"limits", "problem", "clockOffsetMs", "secretText", "sha256", "owner", "reason", "machine", "group", "scope", "comment", "lease", "lapsed", "leaseSeconds"}
+	d.Optional = []string{"limits", "problem", "clockOffsetMs", "secretText", "sha256", "owner", "reason", "machine", "group", "scope", "comment", "lease", "lapsed", "leaseSeconds", "next"}
 	return d
 }
 
@@ -346,6 +346,25 @@ func TestClient(t *testing.T) {
 	check("delete group", c.DeleteGroup(ctx, "a/b ü"))
 	_, err = c.ListGroups(ctx)
 	check("list groups", err)
+	var log []cordon.AuditKind
+	for e, err := range c.AuditLog(ctx, mde.AuditOptions{Since: w.now, Kinds: []cordon.AuditKind{cordon.AuditGroup, cordon.AuditTrust}, Top: 4}) {
+		check("audit", err)
+		log = append(log, e.Kind)
+	}
+	if d := cmp.Diff([]cordon.AuditKind{"group", "group", "trust", "trust"}, log); d != "" {
+		t.Errorf("audit (-want +got):\n%s", d)
+	}
+	check("many", w.store.Audit(ctx, slices.Repeat([]cordon.AuditEntry{{At: w.now, Kind: cordon.AuditLease}}, 2*cordon.MaxAudit+7)...))
+	for top, want := range map[int]int{0: 2*cordon.MaxAudit + 7, cordon.MaxAudit + 1: cordon.MaxAudit + 1, 2 * cordon.MaxAudit: 2 * cordon.MaxAudit} {
+		seen := make(map[int64]bool)
+		for e, err := range c.AuditLog(ctx, mde.AuditOptions{Kinds: []cordon.AuditKind{cordon.AuditLease}, Top: top}) {
+			check("pages", err)
+			seen[e.Seq] = true
+		}
+		if len(seen) != want {
+			t.Errorf("pages for %d: %d entries, want %d", top, len(seen), want)
+		}
+	}
 	_, err = c.ListApps(ctx)
 	check("list", err)
 	_, err = c.GetApp(ctx, "SOAR")
