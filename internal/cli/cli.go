@@ -37,6 +37,7 @@ type Verbs struct {
 	Apps       AppsCmd       `cmd:"" help:"Manage the applications that may call the server."`
 	Trust      TrustCmd      `cmd:"" help:"Have machines trust files by their SHA-256, whatever packages say."`
 	Groups     GroupsCmd     `cmd:"" help:"Manage device groups, for which files can be trusted."`
+	Audit      AuditCmd      `cmd:"" help:"Read who changed what: applications, trust, groups, labels, releases."`
 	BreakGlass BreakGlassCmd `cmd:"" help:"Sign a release for one machine, to be used there without a network."`
 }
 

@@ -239,7 +239,7 @@ func TestHelp(t *testing.T) {
 		}
 		return next(nil)
 	})
-	if err != nil || commands != 42 {
+	if err != nil || commands != 43 {
 		t.Errorf("walked %d commands: %v", commands, err)
 	}
 }

@@ -175,7 +175,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	case f.trouble != "":
 		f.stumble(w)
 		return
-	case slices.Contains([]string{"apps", "groups", "trust"}, at(strings.Split(path, "/"), 3)):
+	case slices.Contains([]string{"apps", "audit", "groups", "trust"}, at(strings.Split(path, "/"), 3)):
 		f.own.ServeHTTP(w, r)
 		return
 	default:

@@ -48,7 +48,7 @@ var targets = []string{
 	"POST /agent/v1/enroll", "GET /agent/v1/connect", "POST /agent/v1/sync", "POST /agent/v1/$X",
 	"GET /cordon/v1/machines/$M", "GET /cordon/v1/machines/$X", "POST /cordon/v1/machines/$M/restrict", "GET /cordon/v1/actions/$A", "GET /cordon/v1/actions/$X", "POST /cordon/v1/actions/$A/order", "GET /cordon/v1/actions/$A/evidence", "GET /cordon/v1/actions/$X/evidence",
 	"POST /cordon/v1/machines/$M/break-glass", "GET /cordon/v1/machines/$M/blocked", "GET /cordon/v1/machines/$M/preview", "GET /cordon/v1/releases/$X", "GET /cordon/v1/releases/$A",
-	"GET /cordon/v1/trust", "POST /cordon/v1/trust", "DELETE /cordon/v1/trust", "GET /cordon/v1/groups", "POST /cordon/v1/groups", "GET /cordon/v1/groups/$X", "DELETE /cordon/v1/groups/$X", "POST /cordon/v1/groups/$X/machines", "DELETE /cordon/v1/groups/$X/machines",
+	"GET /cordon/v1/trust", "POST /cordon/v1/trust", "DELETE /cordon/v1/trust", "GET /cordon/v1/audit", "GET /cordon/v1/audit?since=$X&kind=$X&before=$X&top=$X", "GET /cordon/v1/groups", "POST /cordon/v1/groups", "GET /cordon/v1/groups/$X", "DELETE /cordon/v1/groups/$X", "POST /cordon/v1/groups/$X/machines", "DELETE /cordon/v1/groups/$X/machines",
 	"GET /cordon/v1/apps", "POST /cordon/v1/apps", "GET /cordon/v1/apps/$X", "DELETE /cordon/v1/apps/$X", "POST /cordon/v1/apps/$X/grant",
 	"POST /cordon/v1/apps/$X/revoke", "POST /cordon/v1/apps/$X/secrets", "DELETE /cordon/v1/apps/$X/secrets/$X", "POST /cordon/v1/apps/$X/certificates", "DELETE /cordon/v1/apps/$X/certificates/$X",
 	"GET /api/machines/findbyip(ip='$X',timestamp=2026-11-21T08:00:00Z)", "GET /api/machines/findbyip($X)", "GET /api/machines/findbytag?tag=$X", "POST /api/machines/AddOrRemoveTagForMultipleMachines",
