@@ -67,9 +67,11 @@ var allowed = map[string]map[string]string{
 	},
 	"internal/trust": {
 		"internal/trust/dpkg": "one of its sources", "internal/trust/rpm": "one of its sources", "internal/trust/rules": "one of its sources",
-		"internal/fileid": "reads files without trusting that they hold still",
+		"internal/durable": "its cache is whole after a crash",
+		"internal/fileid":  "reads files without trusting that they hold still",
 	},
 	"internal/trust/archive": {
+		"internal/durable":     "the ledger is whole after a crash",
 		"internal/fileid":      "reads files without trusting that they hold still",
 		"internal/trust/rpm":   "package files have the headers of the database",
 		"internal/trust/rules": "the administrator may vouch for an archive",

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/durable"
 	"github.com/cordon-project/cordon/internal/trust/rules"
 )
 
@@ -237,38 +237,11 @@ func (b *Builder) writeCache(entries []cordon.TrustEntry, facts []fact) {
 	if c.sum == b.written {
 		return
 	}
-	if err := replaceFile(b.CacheFile, content); err != nil {
+	if err := durable.Replace(b.CacheFile, content); err != nil {
 		b.log().Warn("trust cache not written, the next start hashes every program again", "file", b.CacheFile, "reason", err.Error())
 		return
 	}
 	b.written = c.sum
-}
-
-// replaceFile puts content at path with mode 0600, such that after a crash
-// either the old or the new content is there, whole.
-func replaceFile(path string, content []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	_, werr := tmp.Write(content)
-	if err := cmp.Or(werr, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	serr := dir.Sync()
-	return cmp.Or(serr, dir.Close())
 }
 
 func compareID(a, b cordon.FileID) int {

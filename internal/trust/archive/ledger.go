@@ -11,13 +11,13 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/durable"
 	"github.com/cordon-project/cordon/internal/trust/rpm"
 	"github.com/cordon-project/cordon/internal/trust/rules"
 )
@@ -194,7 +194,7 @@ func (l *Ledger) Signs(s rpm.Signed) bool {
 
 // store is called with mu held.
 func (l *Ledger) store(next standing) error {
-	if err := replace(l.file, next.encode()); err != nil {
+	if err := durable.Replace(l.file, next.encode()); err != nil {
 		return fmt.Errorf("store the ledger of admitted packages: %w", err)
 	}
 	l.st = next
@@ -256,31 +256,4 @@ func decode(data []byte) (standing, error) {
 		return s, fmt.Errorf("the line %q is not understood", in.Text())
 	}
 	return s, cmp.Or(in.Err(), errors.New("it is cut off"))
-}
-
-// replace puts content at path with mode 0600, such that after a crash either
-// the old or the new content is there, whole.
-func replace(path string, content []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	_, werr := tmp.Write(content)
-	if err := cmp.Or(werr, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	serr := dir.Sync()
-	return cmp.Or(serr, dir.Close())
 }
