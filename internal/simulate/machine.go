@@ -28,6 +28,7 @@ type machine struct {
 	orderKey ed25519.PublicKey // the only key whose orders count
 
 	standing  cordon.Standing
+	heard     time.Time                // when the server was heard last, by the fleet's clock
 	unsettled []sent                   // what the server has not taken in, oldest first
 	silent    map[cordon.ActionID]bool // orders that were taken up and are not to be answered, however often they come
 }
@@ -84,6 +85,9 @@ func (m *machine) converse(ctx context.Context) (heard bool, err error) {
 		<-pinging
 	}()
 
+	if _, err := m.tendLease(); err != nil {
+		return false, err
+	}
 	o := m.observe()
 	hello := wire.FromAgent{Capability: wire.Capability, Nonce: cryptorand.Text(), Facts: &m.facts, Observed: &o}
 	for _, s := range m.unsettled[:min(len(m.unsettled), wire.MaxReports)] {
@@ -101,7 +105,9 @@ func (m *machine) converse(ctx context.Context) (heard bool, err error) {
 			heard = true
 			m.fleet.count(func(s *Stats) { s.Connected++ })
 			defer m.fleet.count(func(s *Stats) { s.Connected-- })
+			defer func() { m.heard = m.fleet.cfg.Now() }()
 		}
+		m.heard = m.fleet.cfg.Now()
 		var msg wire.FromServer
 		if err := json.Unmarshal(data, &msg); err != nil {
 			return heard, fmt.Errorf("read message: %w", err)
@@ -111,10 +117,10 @@ func (m *machine) converse(ctx context.Context) (heard bool, err error) {
 		if settled := before - len(m.unsettled); settled > 0 {
 			m.fleet.count(func(s *Stats) { s.Reports += settled })
 		}
+		tell := func(report string) error {
+			return say(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: []string{report}})
+		}
 		for _, jws := range msg.Orders {
-			tell := func(report string) error {
-				return say(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: []string{report}})
-			}
 			report, err := m.take(ctx, jws, tell)
 			if err != nil {
 				return heard, err
@@ -126,7 +132,40 @@ func (m *machine) converse(ctx context.Context) (heard bool, err error) {
 				return heard, err
 			}
 		}
+		// Only now, so that one that was released meanwhile is not restricted for a moment.
+		report, err := m.tendLease()
+		if err == nil && report != "" {
+			err = tell(report)
+		}
+		if err != nil {
+			return heard, err
+		}
 	}
+}
+
+// tendLease does what [cordon.JudgeLease] says after the silence of the server
+// so far, and returns the report of it, "" for none. To a simulated machine a
+// connection is the server's word for as long as it lasts.
+func (m *machine) tendLease() (string, error) {
+	now := m.fleet.cfg.Now()
+	typ := cordon.LeaseLapsed
+	switch cordon.JudgeLease(m.standing, cordon.Silence{Length: now.Sub(m.heard)}) {
+	case cordon.LeaseEnds:
+		m.standing.Lease.Lapsed, m.standing.Mode = true, cordon.ModeAudit
+	case cordon.LeaseAgain:
+		m.standing.Lease.Lapsed, m.standing.Mode = false, cordon.ModeEnforce
+		typ = cordon.LeaseRenewed
+	default:
+		return "", nil
+	}
+	id := cordon.LeaseReportID(m.id, m.standing.Lease.Action, typ, cordon.BootTime{Boot: m.facts.BootID, At: time.Duration(now.UnixNano())})
+	report, err := seal.Report(cordon.Report{
+		Machine: m.id, Action: id, Generation: m.standing.Generation, Type: typ, State: cordon.ReportSucceeded, Observed: m.observe(),
+	}, m.key)
+	if err == nil {
+		m.unsettled = append(m.unsettled, sent{id, report})
+	}
+	return report, err
 }
 
 func (m *machine) dial(ctx context.Context) (*websocket.Conn, error) {
@@ -200,7 +239,10 @@ func (m *machine) take(ctx context.Context, jws string, tell func(report string)
 	case cordon.Begin:
 		before := m.standing
 		mode := before.Mode
-		m.standing = cordon.Standing{Generation: o.Generation, Action: o.Action, Type: o.Type, Mode: o.Type.ModeFor(), Previous: mode}
+		m.standing = cordon.Standing{Generation: o.Generation, Action: o.Action, Type: o.Type, Mode: o.Type.ModeFor(), Previous: mode, PreviousLease: before.Lease}
+		if l := o.Policy.LeaseSeconds; l > 0 && o.Type == cordon.RestrictOrder {
+			m.standing.Lease = cordon.Lease{Action: o.Action, Seconds: l}
+		}
 		state, reason = m.fleet.cfg.Answer(ctx, Task{o, m.number, func() {
 			if report, err := m.report(o, cordon.ReportInProgress, ""); err == nil {
 				_ = tell(report) // the connection is lost then, and the outcome comes over the next one
@@ -215,7 +257,7 @@ func (m *machine) take(ctx context.Context, jws string, tell func(report string)
 		}
 		m.fleet.count(func(s *Stats) { s.Orders++ })
 		if m.standing.Outcome, m.standing.Error = state, reason; state != cordon.ReportSucceeded {
-			m.standing.Mode = mode
+			m.standing.Mode, m.standing.Lease = mode, before.Lease
 		}
 	case cordon.Repeat:
 		state, reason = m.standing.Outcome, m.standing.Error
@@ -253,9 +295,13 @@ func (m *machine) observe() cordon.Observed {
 	if mode == "" {
 		mode = cordon.ModeOff
 	}
+	var lease cordon.LeaseState
+	if l := m.standing.Lease; l.Seconds > 0 {
+		lease = cordon.LeaseState{Action: l.Action, Seconds: l.Seconds, Silent: int64(m.fleet.cfg.Now().Sub(m.heard) / time.Second), Lapsed: l.Lapsed}
+	}
 	return cordon.Observed{
 		Generation: m.standing.Generation, Mode: mode, InForce: true, Enforcer: "simulated", Scope: "host",
-		Limits: []string{"This machine is simulated: nothing is enforced."}, BootID: m.facts.BootID, At: m.fleet.cfg.Now().UTC(),
+		Limits: []string{"This machine is simulated: nothing is enforced."}, BootID: m.facts.BootID, Lease: lease, At: m.fleet.cfg.Now().UTC(),
 	}
 }
 

@@ -44,6 +44,8 @@ type world struct {
 	fail    atomic.Pointer[func()] // called, and taken away, when the next report is about to be stored, which then fails
 	sealed  atomic.Int64           // orders, each time that they are offered
 	forge   atomic.Pointer[ed25519.PrivateKey]
+	down    atomic.Bool  // nobody gets in
+	ahead   atomic.Int64 // of the real clock, in nanoseconds: the clock of both
 }
 
 func newWorld(t *testing.T) *world {
@@ -74,8 +76,9 @@ func newWorld(t *testing.T) *world {
 	if err := w.store.PutSettings(t.Context(), map[string][]byte{cordon.EnrollmentTokenSetting: sum[:]}); err != nil {
 		t.Fatal(err)
 	}
+	now := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 	w.service = &cordon.Service{
-		Store: w.store, Nudge: w.hub.Nudge, Now: time.Now, NewID: uuid.NewString, TTL: time.Hour,
+		Store: w.store, Nudge: w.hub.Nudge, Now: now, NewID: uuid.NewString, TTL: time.Hour,
 		Seal: func(o cordon.Order) (string, error) {
 			w.sealed.Add(1)
 			if forged := w.forge.Load(); forged != nil {
@@ -89,7 +92,13 @@ func newWorld(t *testing.T) *world {
 		Service: w.service, Hub: w.hub, Tenant: "tenant", OrderJWK: jwk, Log: slog.New(slog.DiscardHandler),
 		SignTime: func(s seal.Time) (string, error) { return seal.SignTime(s, orderKey) },
 	}).Register(mux)
-	srv := httptest.NewTLSServer(mux)
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if w.down.Load() {
+			http.Error(rw, "down", http.StatusServiceUnavailable)
+			return
+		}
+		mux.ServeHTTP(rw, r)
+	}))
 	t.Cleanup(func() {
 		w.hub.Close()
 		srv.Close()
@@ -97,7 +106,7 @@ func newWorld(t *testing.T) *world {
 	roots := x509.NewCertPool()
 	roots.AddCert(srv.Certificate())
 	w.cfg = simulate.Config{
-		Server: srv.URL, Roots: roots, Token: token, Now: time.Now, Log: slog.New(slog.DiscardHandler),
+		Server: srv.URL, Roots: roots, Token: token, Now: now, Log: slog.New(slog.DiscardHandler),
 		Facts: func(n int) cordon.Facts {
 			return cordon.Facts{DNSName: fmt.Sprintf("sim-%d.example", n), OSPlatform: "Debian", BootID: fmt.Sprint(n)}
 		},
@@ -402,5 +411,89 @@ func TestAwayAndKeys(t *testing.T) {
 	}
 	if a, err := w.service.Cancel(t.Context(), caller, away, "no"); err != nil || a.Status != cordon.Cancelled {
 		t.Errorf("an order to a machine that is away: %+v, %v", a, err)
+	}
+}
+
+// A restriction with a lease lapses while the server is away for so long, and
+// holds again when it is back; a shorter absence, a release meanwhile and no lease
+// change nothing of that kind.
+func TestLease(t *testing.T) {
+	w := newWorld(t)
+	f := w.fleet(3)
+	leased, released, forever := f.Machines()[0], f.Machines()[1], f.Machines()[2]
+	observed := func(id cordon.MachineID) cordon.Observed {
+		t.Helper()
+		m, err := w.store.Machine(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Observed
+	}
+	restrict := func(id cordon.MachineID, lease time.Duration) cordon.ActionID {
+		t.Helper()
+		m, err := w.store.Machine(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := w.service.Restrict(t.Context(), caller, m, "test", lease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := w.ended(a.ID); a.Status != cordon.Succeeded {
+			t.Fatalf("%+v", a)
+		}
+		return a.ID
+	}
+	reports := 0
+	away := func(silence time.Duration, meanwhile func(), more int) {
+		t.Helper()
+		w.down.Store(true)
+		w.hub.Sweep(time.Now().Add(1000 * time.Hour)) // all of them are cut off
+		if err := f.Wait(t.Context(), func(s simulate.Stats) bool { return s.Connected == 0 }); err != nil {
+			t.Fatal(err)
+		}
+		w.ahead.Add(int64(silence))
+		meanwhile()
+		w.down.Store(false)
+		reports += more
+		if err := f.Wait(t.Context(), func(s simulate.Stats) bool { return s.Connected == 3 && s.Reports == reports }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := func(id cordon.ActionID) (log []string) {
+		for _, e := range w.store.AuditLog() {
+			if e.Kind == cordon.AuditLease && e.Action == id {
+				log = append(log, strings.Fields(e.Detail)[1])
+			}
+		}
+		return log
+	}
+	action, other := restrict(leased, time.Minute), restrict(released, time.Minute)
+	restrict(forever, 0)
+	reports += 3
+	if l := observed(leased).Lease; l.Action != action || l.Seconds != 60 || l.Lapsed {
+		t.Errorf("%+v", l)
+	}
+	away(50*time.Second, func() {}, 0)
+	if o := observed(leased); !o.Restricted() || len(log(action)) != 0 {
+		t.Errorf("after a short silence: %+v, %q", o, log(action))
+	}
+	var release cordon.ActionID
+	away(2*time.Minute, func() { release = w.request(released, cordon.UnrestrictCodeExecution) }, 2+1+1) // lapsed and renewed, lapsed and released
+	if a := w.ended(release); a.Status != cordon.Succeeded {
+		t.Errorf("%+v", a)
+	}
+	if got := log(action); !slices.Equal(got, []string{"lease", "machine"}) || !observed(leased).Restricted() || observed(leased).Lease.Lapsed {
+		t.Errorf("%q, %+v", got, observed(leased))
+	}
+	if got := log(other); !slices.Equal(got, []string{"lease"}) || observed(released).Mode != cordon.ModeOff || observed(released).Lease.Seconds != 0 {
+		t.Errorf("%q, %+v", got, observed(released))
+	}
+	if o := observed(forever); !o.Restricted() || o.Lease.Seconds != 0 {
+		t.Errorf("without a lease: %+v", o)
+	}
+	away(2*time.Minute, func() {}, 2)
+	if got := log(action); !slices.Equal(got, []string{"lease", "machine", "lease", "machine"}) {
+		t.Errorf("%q", got)
 	}
 }
