@@ -28,7 +28,7 @@ func (s *Service) DeleteGroup(ctx context.Context, c Caller, name string) error 
 	if err != nil {
 		return err
 	}
-	return s.Store.DeleteGroup(ctx, g.ID, AuditEntry{At: s.now(), Kind: AuditGroup, Actor: c.ID, Detail: fmt.Sprintf("group %q deleted", g.Name)})
+	return s.Store.DeleteGroup(ctx, g.ID, AuditEntry{At: s.now(), Kind: AuditGroup, Actor: c.ID, Detail: fmt.Sprintf("group %q deleted; machines in it: %d", g.Name, g.Machines)})
 }
 
 // Groups lists all groups, in the order of their names without regard to case.

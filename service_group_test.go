@@ -122,7 +122,7 @@ func TestGroups(t *testing.T) {
 		`out of group "Servers" ` + string(db),
 		`into group "Servers", out of "desktops" ` + string(web),
 		`trust ` + tool.String() + ` for group "Servers" no more: ours`,
-		`group "Servers" deleted`,
+		`group "Servers" deleted; machines in it: 1`,
 	}, details); d != "" {
 		t.Error(d)
 	}
