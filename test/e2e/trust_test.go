@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -21,6 +22,19 @@ func TestTrustForAGroup(t *testing.T) {
 		program, err := os.ReadFile(filepath.Join(w.scope, "untrusted"))
 		if err != nil {
 			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(w.scope, "evil"), append(program, 1), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		restricted := false
+		until := func(what string, runs bool) {
+			t.Helper()
+			w.until(what, func() bool {
+				if restricted && w.runs("evil") {
+					t.Error("a program that nobody trusts ran")
+				}
+				return w.runs("untrusted") == runs
+			})
 		}
 		sum := sha256.Sum256(program)
 		do := func(args ...string) {
@@ -42,11 +56,12 @@ func TestTrustForAGroup(t *testing.T) {
 		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
 			t.Fatalf("got %+v", a)
 		}
+		restricted = true
 		w.mustBe(true) // it is in no group
 		do("groups", "assign", "desktops", m.ComputerDNSName)
 		w.mustBe(true)
 		do("groups", "assign", "Web Servers", m.ID)
-		w.until("a machine that came into the group runs it", func() bool { return w.runs("untrusted") })
+		until("a machine that came into the group runs it", true)
 		var shown struct {
 			RBACGroupName string
 			RBACGroupID   int
@@ -60,7 +75,8 @@ func TestTrustForAGroup(t *testing.T) {
 		w.server.stop(t)
 		w.agent.stop(t)
 		w.startAgent()
-		w.until("the agent alone lets it run", func() bool { return w.runs("untrusted") })
+		w.until("the agent enforces without a server", func() bool { return !w.runs("evil") })
+		until("the agent alone lets it run", true)
 		w.startServer()
 		w.until("it is the same policy", func() bool { return version() == first })
 		if !w.runs("untrusted") {
@@ -71,15 +87,19 @@ func TestTrustForAGroup(t *testing.T) {
 		w.agent.stop(t)
 		do("groups", "unassign", "web servers", m.ID)
 		w.startAgent()
-		w.until("a machine that left the group does not run it", func() bool { return !w.runs("untrusted") })
+		w.until("the agent enforces again", func() bool { return !w.runs("evil") })
+		until("a machine that left the group does not run it", false)
 		do("groups", "assign", "web servers", m.ID)
-		w.until("it came back", func() bool { return w.runs("untrusted") })
+		until("it came back", true)
 		do("groups", "assign", "desktops", m.ID)
-		w.until("it moved to another group", func() bool { return !w.runs("untrusted") })
+		until("it moved to another group", false)
 		w.until("with a newer policy each time", func() bool { return version() >= first+3 })
 		w.mustBe(true)
 		if _, errs, code := w.cordon("groups", "delete", "web servers"); code != 5 {
 			t.Errorf("a group that has rules was deleted (%d): %s", code, errs)
+		}
+		if out, errs, code := w.cordon("audit", "--kind", "group,trust", "--top", "0"); code != 0 || strings.Count(out, "\n") != 1+2+1+5 || !strings.Contains(out, `into group "desktops", out of "web servers"`) {
+			t.Errorf("%d: %s\n%s", code, errs, out)
 		}
 	})
 }
