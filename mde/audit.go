@@ -2,6 +2,7 @@ package mde
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"net/url"
 	"strconv"
@@ -40,6 +41,7 @@ func (c *Client) AuditLog(ctx context.Context, o AuditOptions) iter.Seq2[LogEntr
 		for _, k := range o.Kinds {
 			query.Add("kind", string(k))
 		}
+		visited := map[int64]bool{}
 		for seen := 0; ; {
 			top := cordon.MaxAudit
 			if o.Top > 0 {
@@ -60,10 +62,14 @@ func (c *Client) AuditLog(ctx context.Context, o AuditOptions) iter.Seq2[LogEntr
 				}
 			}
 			seen += len(page.Value)
-			// A page without entries leads nowhere, whatever it says.
-			if page.Next == 0 || len(page.Value) == 0 || o.Top > 0 && seen >= o.Top {
+			if page.Next == 0 || o.Top > 0 && seen >= o.Top {
 				return
 			}
+			if visited[page.Next] {
+				yield(LogEntry{}, errors.New("read the server's answer: its pages lead back to one that was read before"))
+				return
+			}
+			visited[page.Next] = true
 			query.Set("before", strconv.FormatInt(page.Next, 10))
 		}
 	}

@@ -260,6 +260,21 @@ func TestSecretsStayAtOneOrigin(t *testing.T) {
 	}
 }
 
+func TestAuditLogEnds(t *testing.T) {
+	var asked []string
+	_, c := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.URL.Query().Encode())
+		fmt.Fprint(w, `{"value":[],"next":7}`)
+	})
+	var last error
+	for _, err := range c.AuditLog(t.Context(), AuditOptions{Top: 5}) {
+		last = err
+	}
+	if last == nil || !strings.Contains(last.Error(), "lead back") || len(asked) != 2 || asked[0] != "top=5" || asked[1] != "before=7&top=5" {
+		t.Errorf("%v, asked %q", last, asked)
+	}
+}
+
 func TestListing(t *testing.T) {
 	var asked []string
 	_, c := newServer(t, func(w http.ResponseWriter, r *http.Request) {

@@ -65,10 +65,10 @@ func testAuditEntries(w *world) {
 		var found []cordon.AuditEntry
 		for {
 			page, err := w.AuditEntries(w.Context(), q)
-			if err != nil || len(page) > q.Limit {
-				t.Fatalf("%d entries, %v", len(page), err)
-			}
 			found = append(found, page...)
+			if err != nil || len(page) > q.Limit || len(found) > len(want) {
+				t.Fatalf("%+v: %d entries on a page, %d in all, want %d, %v", q, len(page), len(found), len(want), err)
+			}
 			if len(page) < q.Limit {
 				break
 			}
