@@ -181,7 +181,7 @@ func (m *Machine) prepare(ctx context.Context) error {
 		memory = m.cfg.Memory
 	}
 	m.qemu = []string{
-		"qemu-system-x86_64", "-accel", "tcg,thread=single", "-smp", "1", "-cpu", cpu(m.cfg.Kernel), "-m", fmt.Sprint(memory), "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
+		"qemu-system-x86_64", "-accel", "tcg,thread=single", "-smp", "1", "-cpu", cpu(m.cfg), "-m", fmt.Sprint(memory), "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(kernel, "vmlinuz"), "-initrd", initrd,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=channel,fd=3", "-device", "virtserialport,chardev=channel,name=" + channel.Port,
@@ -366,12 +366,18 @@ func (l *lockedBuilder) String() string {
 // cpu is the emulated processor: with what makes hashing and random numbers
 // fast, and without five-level page tables, which cost time. A kernel 6.12 was
 // seen to crash at a cmpxchg16b under QEMU 7.2, so there is none; kernel 7.2
-// cannot do without (its inode storage for BPF cannot be allocated then).
-func cpu(kernel string) string {
-	if kernel == "newest" {
-		return "max,la57=off"
+// cannot do without (its inode storage for BPF cannot be allocated then). Where
+// instructions are counted, those that repeat count as often as they do: without
+// the ones for bytes, the kernel clears and copies memory in words.
+func cpu(cfg Config) string {
+	model := "max,la57=off"
+	if cfg.Kernel != "newest" {
+		model += ",cx16=off"
 	}
-	return "max,la57=off,cx16=off"
+	if cfg.Icount {
+		model += ",erms=off,fsrm=off"
+	}
+	return model
 }
 
 // shutdownLimit is how long an orderly shutdown may take.
