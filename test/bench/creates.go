@@ -15,6 +15,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/store/sqlite"
+	"github.com/cordon-project/cordon/test/bench/figures"
 )
 
 // enrolled is how many machines the store has. Each can have one open action of
@@ -49,7 +50,7 @@ func (b *bench) creates() {
 	}
 	caller := cordon.Caller{ID: uuid.NewString(), DisplayName: "bench", Permissions: cordon.AllPermissions(), Source: "PublicApi"}
 	next.Store(0)
-	rates := map[int]sample{}
+	rates := map[int]figures.Sample{}
 	for range 4 {
 		for _, callers := range []int{1, 8, 64} {
 			var made atomic.Int64
@@ -71,9 +72,9 @@ func (b *bench) creates() {
 			rates[callers] = append(rates[callers], float64(made.Load())/time.Since(began).Seconds())
 		}
 	}
-	b.figure("1 caller", "%s creates/s", rates[1].spread("%.0f"))
-	b.figure("8 callers", "%s creates/s", rates[8].spread("%.0f"))
-	b.target("64 callers", rates[64].median() >= 20_000, "≥ 20,000/s", "%s creates/s", rates[64].spread("%.0f"))
+	b.Figure("1 caller", "%s creates/s", rates[1].Spread("%.0f"))
+	b.Figure("8 callers", "%s creates/s", rates[8].Spread("%.0f"))
+	b.Target("64 callers", rates[64].Median() >= 20_000, "≥ 20,000/s", "%s creates/s", rates[64].Spread("%.0f"))
 }
 
 // together runs work in n goroutines and returns the first error.
@@ -96,7 +97,7 @@ func together(n int, work func() error) error {
 func (b *bench) flushes() {
 	f := must(os.Create(filepath.Join(b.disk, "flush")))
 	defer func() { check(f.Close()) }()
-	var took sample
+	var took figures.Sample
 	page := make([]byte, 4096)
 	for range 200 {
 		began := time.Now()
@@ -104,5 +105,5 @@ func (b *bench) flushes() {
 		check(f.Sync())
 		took = append(took, float64(time.Since(began).Microseconds()))
 	}
-	b.figure("one page overwritten and flushed to this disk", "%s µs", took.spread("%.0f"))
+	b.Figure("one page overwritten and flushed to this disk", "%s µs", took.Spread("%.0f"))
 }

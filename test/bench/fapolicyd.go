@@ -22,7 +22,7 @@ import (
 func (b *bench) fapolicyd() {
 	root := b.overlay()
 	if why := b.installFapolicyd(root); why != nil {
-		say("   left out: fapolicyd cannot be had: %v", why)
+		b.Say("   left out: fapolicyd cannot be had: %v", why)
 		return
 	}
 	inside := filepath.Join(root, "cordon-bench")
@@ -107,5 +107,5 @@ func (b *bench) withFapolicyd(root, integrity, trusted string, free, held place)
 	p := b.start("fapolicyd", "timeout", "--signal=KILL", "90", "chroot", root, "fapolicyd", "--debug-deny", "--no-details")
 	defer func() { check(p.stop()) }()
 	b.await(b, "fapolicyd", "fapolicyd refuses a program that is not trusted", held.refuses)
-	b.compareAll(briefly, free, held, func(name string, p paired) { b.figure(integrity+": "+name, "%v", p) })
+	b.compareAll(briefly, free, held, func(name string, p paired) { b.Figure(integrity+": "+name, "%v", p) })
 }

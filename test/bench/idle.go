@@ -12,11 +12,7 @@ import (
 // idle measures an agent and its guardian while nothing happens.
 func (b *bench) idle(e *endpoint) {
 	const lasting = 20 * time.Second
-	var children string // the guardian is the only one; see proc_tid_children(5)
-	for _, thread := range must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", e.Process.Pid))) {
-		children += field(thread, "")
-	}
-	pids := []int{e.Process.Pid, must(strconv.Atoi(children))}
+	pids := family(e.Process.Pid)
 	used := func() (sum time.Duration) {
 		for _, pid := range pids {
 			var t unix.Timespec
@@ -34,6 +30,15 @@ func (b *bench) idle(e *endpoint) {
 		rss, anonymous := memory(pid, "VmRSS"), memory(pid, "RssAnon")
 		resident, own, program = resident+rss, own+anonymous, max(program, rss-anonymous)
 	}
-	b.target("resident memory of the agent and its guardian", mb(resident) <= 40, "≤ 40 MB", "%.1f MB (%.1f MB when what they share counts once)", mb(resident), mb(own+program))
-	b.figure(fmt.Sprintf("processor time in %s", lasting), "%.1f ms = %.3f %% of one core", ms(spent), 100*float64(spent)/float64(lasting))
+	b.Target("resident memory of the agent and its guardian", mb(resident) <= 40, "≤ 40 MB", "%.1f MB (%.1f MB when what they share counts once)", mb(resident), mb(own+program))
+	b.Figure(fmt.Sprintf("processor time in %s", lasting), "%.1f ms = %.3f %% of one core", ms(spent), 100*float64(spent)/float64(lasting))
+}
+
+// family is an agent and its guardian, its only child; see proc_tid_children(5).
+func family(agent int) []int {
+	var children string
+	for _, thread := range must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", agent))) {
+		children += field(thread, "")
+	}
+	return []int{agent, must(strconv.Atoi(children))}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/simulate"
 	"github.com/cordon-project/cordon/mde"
+	"github.com/cordon-project/cordon/test/bench/figures"
 )
 
 const (
@@ -58,7 +59,7 @@ func (b *bench) order(machine string, restrict bool) error {
 // latency measures actions on the real machine. Every other round is left alone
 // by its client and read from the audit log only, to see what asking costs.
 func (b *bench) latency(e *endpoint, agents string) {
-	var client, sent, reported, quiet sample
+	var client, sent, reported, quiet figures.Sample
 	for i, first := 0, time.Now(); i < 2*rounds && time.Since(first) < time.Minute; i++ {
 		watched := i/2%2 == 0
 		began := time.Now()
@@ -79,16 +80,16 @@ func (b *bench) latency(e *endpoint, agents string) {
 		}
 		client, sent, reported = append(client, ms(took)), append(sent, after(cordon.AuditDelivered)), append(reported, after(cordon.AuditReport))
 	}
-	b.target(agents+", at the client, p50", client.median() <= 5, "≤ 5 ms", "%s ms", client.spread("%.2f"))
-	b.target(agents+", at the client, p99", client.at(.99) <= 25, "≤ 25 ms", "%.2f ms", client.at(.99))
-	b.figure(agents+", by the audit log", "sent after %.2f ms, reported after %.2f ms (p99 %.2f)", sent.median(), reported.median(), reported.at(.99))
-	b.figure("… when nobody asked meanwhile", "reported after %.2f ms (p99 %.2f)", quiet.median(), quiet.at(.99))
+	b.Target(agents+", at the client, p50", client.Median() <= 5, "≤ 5 ms", "%s ms", client.Spread("%.2f"))
+	b.Target(agents+", at the client, p99", client.At(.99) <= 25, "≤ 25 ms", "%.2f ms", client.At(.99))
+	b.Figure(agents+", by the audit log", "sent after %.2f ms, reported after %.2f ms (p99 %.2f)", sent.Median(), reported.Median(), reported.At(.99))
+	b.Figure("… when nobody asked meanwhile", "reported after %.2f ms (p99 %.2f)", quiet.Median(), quiet.At(.99))
 }
 
 // requests measures with one connected agent and with a thousand, and what a
 // connection costs the server, which is started anew for that.
 func (b *bench) requests(e *endpoint) {
-	say("   (POST → enforced, tested and reported, %d times each way; the client asks every 0.5 ms)", rounds/2)
+	b.Say("   (POST → enforced, tested and reported, %d times each way; the client asks every 0.5 ms)", rounds/2)
 	b.latency(e, "1 agent")
 	fleet := must(simulate.Enrol(b, simulate.Config{
 		Server: b.boot.URL, Roots: b.roots, Token: b.boot.EnrollmentToken, Now: time.Now, Log: slog.New(slog.DiscardHandler),
@@ -113,7 +114,7 @@ func (b *bench) requests(e *endpoint) {
 	time.Sleep(3 * time.Second)
 	after := memory(b.running.Process.Pid, "VmRSS")
 	each := float64(after-before) / 1024 / simulated
-	b.target("server's memory per connected agent", each <= 50, "≤ 50 KB", "%.1f KB (resident: %.1f → %.1f MB)", each, mb(before), mb(after))
+	b.Target("server's memory per connected agent", each <= 50, "≤ 50 KB", "%.1f KB (resident: %.1f → %.1f MB)", each, mb(before), mb(after))
 	b.latency(e, "1,000 agents")
 	b.throughput(fleet)
 }
@@ -142,6 +143,6 @@ func (b *bench) throughput(fleet *simulate.Fleet) {
 		return nil
 	}))
 	took := time.Since(began).Seconds()
-	b.figure(fmt.Sprintf("%d callers over HTTPS, %d agents answering", callers, simulated), "%.0f created/s, %.0f reports settled/s (all on this machine)",
+	b.Figure(fmt.Sprintf("%d callers over HTTPS, %d agents answering", callers, simulated), "%.0f created/s, %.0f reports settled/s (all on this machine)",
 		float64(created.Load())/took, float64(fleet.Stats().Reports-before)/took)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/odata"
 	"github.com/cordon-project/cordon/internal/store/sqlite"
+	"github.com/cordon-project/cordon/test/bench/figures"
 )
 
 const (
@@ -53,7 +54,7 @@ func (b *bench) lists() {
 	first := time.Now().Add(-listed * 10 * time.Second).Truncate(time.Second)
 	began := time.Now()
 	machines := b.fill(file, first)
-	b.figure(fmt.Sprintf("%d actions over %d machines", listed, listedMachines), "%.0f MB, written in %.0f s", mb(must(os.Stat(file)).Size()), time.Since(began).Seconds())
+	b.Figure(fmt.Sprintf("%d actions over %d machines", listed, listedMachines), "%.0f MB, written in %.0f s", mb(must(os.Stat(file)).Size()), time.Since(began).Seconds())
 
 	random := func(n int) int { return int(must(rand.Int(rand.Reader, big.NewInt(int64(n)))).Int64()) }
 	at := func(i int) string { return first.Add(time.Duration(i) * 10 * time.Second).UTC().Format(time.RFC3339) }
@@ -100,7 +101,7 @@ func (b *bench) lists() {
 	l.server(b)
 	get := l.reader()
 	for i, q := range queries {
-		var took sample
+		var took figures.Sample
 		get(q.query()) // the kernel has the pages then
 		for range q.times {
 			query := q.query()
@@ -109,11 +110,11 @@ func (b *bench) lists() {
 			took = append(took, ms(time.Since(began)))
 		}
 		if q.target {
-			b.target(q.name+", p99", took.at(.99) <= 20, "≤ 20 ms", "%.2f ms (p50 %.2f)", took.at(.99), took.median())
+			b.Target(q.name+", p99", took.At(.99) <= 20, "≤ 20 ms", "%.2f ms (p50 %.2f)", took.At(.99), took.Median())
 		} else {
-			b.figure(q.name+", p99", "%.2f ms (p50 %.2f)", took.at(.99), took.median())
+			b.Figure(q.name+", p99", "%.2f ms (p50 %.2f)", took.At(.99), took.Median())
 		}
-		say("      %s", strings.Join(plans[i], "; "))
+		b.Say("      %s", strings.Join(plans[i], "; "))
 	}
 }
 

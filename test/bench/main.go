@@ -18,16 +18,17 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon/test/bench/figures"
 )
 
 // atMost bounds the bench: then the part that enforces is killed, from outside
 // of everything that is enforced, and the kernel lets go.
-const atMost = 8 * time.Minute
+const atMost = 10 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -87,12 +88,11 @@ func confine(ctx context.Context, cordon string) (err error) {
 type bench struct {
 	context.Context
 	lab
-	targets            int
-	missed, unmeasured []string
+	figures.Report
 }
 
 func measure(ctx context.Context, l lab) (err error) {
-	b := &bench{Context: ctx, lab: l}
+	b := &bench{Context: ctx, lab: l, Report: figures.Report{Out: os.Stdout}}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -107,8 +107,8 @@ func measure(ctx context.Context, l lab) (err error) {
 	if err := unix.Uname(&u); err != nil {
 		return err
 	}
-	say("Cordon bench: Linux %s, %d × %s, %s %s/%s", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), field("/proc/cpuinfo", "model name"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	say("Medians [quartiles] of one run. The machine's load was %.4s when it began%s.", field("/proc/loadavg", ""), note)
+	b.Say("Cordon bench: Linux %s, %d × %s, %s %s/%s", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), field("/proc/cpuinfo", "model name"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	b.Say("Medians [quartiles] of one run. The machine's load was %.4s when it began%s.", field("/proc/loadavg", ""), note)
 
 	b.section("Durable creates per second, each with its audit entry", b.creates)
 	b.section("Lists of a million actions", b.lists)
@@ -120,66 +120,19 @@ func measure(ctx context.Context, l lab) (err error) {
 	err = b.close() // so that the processor time of what was started is counted
 	busy, own := processorTime()
 	took := time.Since(began)
-	say("\n%d of %d targets met, in %s. Meanwhile other work had %.0f %% of the processors.", b.targets-len(b.missed), b.targets,
-		took.Round(time.Second), 100*(busy-busyBefore-own).Seconds()/took.Seconds()/float64(runtime.NumCPU()))
-	for _, m := range b.missed {
-		say("   missed: %s", m)
-	}
-	if len(b.unmeasured) > 0 {
-		return errors.Join(err, fmt.Errorf("not measured: %s", strings.Join(b.unmeasured, "; ")))
-	}
-	return err
+	return errors.Join(err, b.End(fmt.Sprintf(", in %s. Meanwhile other work had %.0f %% of the processors.",
+		took.Round(time.Second), 100*(busy-busyBefore-own).Seconds()/took.Seconds()/float64(runtime.NumCPU()))))
 }
 
-func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+// check and must end the section that is being measured when something failed.
+func check(err error) { figures.Check(err) }
 
-// failure is what check panics with.
-type failure struct{ error }
+func must[T any](v T, err error) T { return figures.Must(v, err) }
 
-// check ends the section that is being measured, if err is not nil. It is for
-// the section's own goroutine.
-func check(err error) {
-	if err != nil {
-		panic(failure{err})
-	}
-}
-
-// must is check for what comes with a value.
-func must[T any](v T, err error) T {
-	check(err)
-	return v
-}
-
-// section runs one group of measurements. That one fails is no reason not to
-// try the next.
+// section is a section of the report, unless the bench was told to end.
 func (b *bench) section(title string, measure func()) {
-	say("\n== %s", title)
-	defer func() {
-		switch f := recover().(type) {
-		case nil:
-		case failure:
-			say("   NOT MEASURED: %v", f.error)
-			b.unmeasured = append(b.unmeasured, title)
-		default:
-			panic(f)
-		}
-	}()
-	check(b.Err())
-	measure()
-}
-
-// figure prints what was measured, and what came out.
-func (b *bench) figure(name, format string, args ...any) {
-	say("   %-48s %s", name, fmt.Sprintf(format, args...))
-}
-
-// target is a figure that should be met.
-func (b *bench) target(name string, met bool, target, format string, args ...any) {
-	text, verdict := fmt.Sprintf(format, args...), "met"
-	b.targets++
-	if !met {
-		verdict = "MISSED"
-		b.missed = append(b.missed, fmt.Sprintf("%s: %s, target %s", name, text, target))
-	}
-	b.figure(name, "%-52s target %s: %s", text, target, verdict)
+	b.Section(title, func() {
+		check(b.Err())
+		measure()
+	})
 }

@@ -123,15 +123,15 @@ func (b *bench) compareAll(lasting time.Duration, free, held place, report func(
 // restricted measures what an agent costs: while it restricts nothing, at the
 // first execution of each program under a restriction, and from then on.
 func (b *bench) restricted(fs string, e *endpoint, free, held place) {
-	b.compareAll(briefly, free, held, func(name string, p paired) { b.figure("not restricted: "+name, "%v", p) })
+	b.compareAll(briefly, free, held, func(name string, p paired) { b.Figure("not restricted: "+name, "%v", p) })
 	check(b.order(e.machine, true))
 	first := compare(distinct, time.Minute, 1, free.each(), held.each())
-	b.figure("first exec of each of 1,000 programs", "%v, p99 %.0f → %.0f µs", first, first.free.at(.99), first.held.at(.99))
+	b.Figure("first exec of each of 1,000 programs", "%v, p99 %.0f → %.0f µs", first, first.free.At(.99), first.held.At(.99))
 	if !held.refuses() {
 		check(errors.New("a program that is not trusted was not refused, so the figures are worth nothing"))
 	}
 	b.compareAll(long, free, held, func(name string, p paired) {
-		b.target(fs+", restricted: "+name, p.ratio.median() <= 1.02, "≤ 1.02", "%v", p)
+		b.Target(fs+", restricted: "+name, p.ratio.Median() <= 1.02, "≤ 1.02", "%v", p)
 	})
 	// The kernel looks closer at every file of a file system as soon as anybody
 	// watches anything on it, and on most somebody does.
@@ -139,7 +139,7 @@ func (b *bench) restricted(fs string, e *endpoint, free, held place) {
 	defer func() { check(unix.Close(watch)) }()
 	must(unix.InotifyAddWatch(watch, free.programs[0], unix.IN_ATTRIB))
 	must(unix.InotifyAddWatch(watch, held.programs[0], unix.IN_ATTRIB))
-	b.figure("… where both have an inotify watch somewhere", "%v", compare(turns, long, 1500, free.open, held.open))
+	b.Figure("… where both have an inotify watch somewhere", "%v", compare(turns, long, 1500, free.open, held.open))
 }
 
 // onTmpfs starts the server, which the later measurements use too.
@@ -151,7 +151,7 @@ func (b *bench) onTmpfs() {
 		fmt.Fprintf(&rules, "sha256 %v\n", p.Entry().Digest)
 	}
 	e := b.agent(b, "agent-tmpfs", held.dir, rules.String())
-	say("   (trusted by digest: each program is read and hashed at its first execution)")
+	b.Say("   (trusted by digest: each program is read and hashed at its first execution)")
 	b.restricted("tmpfs", e, free, held)
 	b.section("That agent, restricted, when there is nothing to do", func() { b.idle(e) })
 	b.section("From the request to the report", func() { b.requests(e) })
@@ -164,7 +164,7 @@ func (b *bench) onExt4() {
 		check(errors.New("there is no server"))
 	}
 	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
-		say("   left out: there is no mkfs.ext4")
+		b.Say("   left out: there is no mkfs.ext4")
 		return
 	}
 	ext4 := func(name string) string {
@@ -182,7 +182,7 @@ func (b *bench) onExt4() {
 	}
 	free, held, _ := places(ext4("ext4-free"), ext4("ext4-held"))
 	e := b.agent(b, "agent-ext4", held.dir, "path "+held.dir+"\n")
-	say("   (trusted by path: each program is known by its identity, as those of packages are)")
+	b.Say("   (trusted by path: each program is known by its identity, as those of packages are)")
 	b.restricted("ext4", e, free, held)
 	check(e.stop())
 }

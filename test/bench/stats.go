@@ -5,37 +5,20 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon/test/bench/figures"
 )
 
-// sample is a number of measurements of the same thing.
-type sample []float64
-
-// at returns the value below which a share q of the sample lies.
-func (s sample) at(q float64) float64 {
-	if len(s) == 0 {
-		return 0
-	}
-	return slices.Sorted(slices.Values(s))[min(int(q*float64(len(s))), len(s)-1)]
-}
-
-func (s sample) median() float64 { return s.at(.5) }
-
-// spread is the median with its quartiles, each printed by format.
-func (s sample) spread(format string) string {
-	return fmt.Sprintf(format+" ["+format+"–"+format+"]", s.median(), s.at(.25), s.at(.75))
-}
-
 // paired is the same work in two places, in µs per piece; ratio is by turn.
-type paired struct{ free, held, ratio sample }
+type paired struct{ free, held, ratio figures.Sample }
 
 func (p paired) String() string {
-	return fmt.Sprintf("×%s  %.2f → %.2f µs", p.ratio.spread("%.3f"), p.free.median(), p.held.median())
+	return fmt.Sprintf("×%s  %.2f → %.2f µs", p.ratio.Spread("%.3f"), p.free.Median(), p.held.Median())
 }
 
 // compare does n pieces of work in a free place and n in a held one, in turns
@@ -44,7 +27,7 @@ func compare(turns int, atMost time.Duration, n int, free, held func()) (p paire
 	// A collection would stop the world while a thread waits for a child to execute.
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	timed := func(work func(), into *sample) {
+	timed := func(work func(), into *figures.Sample) {
 		began := time.Now()
 		for range n {
 			work()

@@ -16,6 +16,7 @@ import (
 	"github.com/cordon-project/cordon/internal/fileid"
 	"github.com/cordon-project/cordon/internal/trust"
 	"github.com/cordon-project/cordon/internal/trust/dpkg"
+	"github.com/cordon-project/cordon/test/bench/figures"
 )
 
 // trustSet builds the set of everything that is installed. Where the packages
@@ -33,7 +34,7 @@ func (b *bench) trustSet() {
 		check(err)
 		return set, sum
 	}
-	var cold, cached, changed sample
+	var cold, cached, changed figures.Sample
 	var warm *trust.Builder
 	for i, began := 0, time.Now(); i < 3 && time.Since(began) < 20*time.Second; i++ {
 		builder := func() *trust.Builder {
@@ -48,13 +49,13 @@ func (b *bench) trustSet() {
 			for _, s := range first.Sources {
 				packages += s.Packages
 			}
-			b.figure("what is installed", "%d packages, %d contents; %d files to hash, %.0f MB", packages, first.Entries, first.Hashed, mb(first.HashedBytes))
+			b.Figure("what is installed", "%d packages, %d contents; %d files to hash, %.0f MB", packages, first.Entries, first.Hashed, mb(first.HashedBytes))
 		}
 	}
-	b.figure("without a cache (the files as the kernel has them)", "%s s", cold.spread("%.2f"))
-	b.figure("at a start, from the cache", "%s s", cached.spread("%.2f"))
+	b.Figure("without a cache (the files as the kernel has them)", "%s s", cold.Spread("%.2f"))
+	b.Figure("at a start, from the cache", "%s s", cached.Spread("%.2f"))
 	if p == nil {
-		say("   left out: a change of one package, which is tried with dpkg's database only")
+		b.Say("   left out: a change of one package, which is tried with dpkg's database only")
 		return
 	}
 	for range 20 {
@@ -65,8 +66,8 @@ func (b *bench) trustSet() {
 		}
 		changed = append(changed, ms(sum.Duration))
 	}
-	b.target("after a change of a package of one file", changed.median() <= 100, "≤ 100 ms", "%s ms", changed.spread("%.1f"))
-	say("   (an agent first waits until the database has been quiet for 200 ms)")
+	b.Target("after a change of a package of one file", changed.Median() <= 100, "≤ 100 ms", "%s ms", changed.Spread("%.1f"))
+	b.Say("   (an agent first waits until the database has been quiet for 200 ms)")
 }
 
 // onefile is a package that brought one file.
