@@ -66,12 +66,13 @@ type process struct {
 	stop func() error
 }
 
-// start runs a command until it is stopped or the lab closes.
+// start runs a command until it is stopped or the lab closes, in a session of
+// its own, as a service manager does.
 func (l *lab) start(log, name string, args ...string) *process {
 	out := must(os.Create(filepath.Join(l.disk, log+".log")))
 	p := &process{Cmd: exec.Command(name, args...)}
 	p.Stdout, p.Stderr = out, out
-	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setsid: true}
 	check(p.Start())
 	p.stop = sync.OnceValue(func() error {
 		_ = p.Process.Signal(syscall.SIGTERM) // it may have ended already

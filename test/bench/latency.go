@@ -5,12 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
 	"github.com/cordon-project/cordon/internal/simulate"
 	"github.com/cordon-project/cordon/mde"
 	"github.com/cordon-project/cordon/test/bench/figures"
@@ -84,6 +90,57 @@ func (b *bench) latency(e *endpoint, agents string) {
 	b.Target(agents+", at the client, p99", client.At(.99) <= 25, "≤ 25 ms", "%.2f ms", client.At(.99))
 	b.Figure(agents+", by the audit log", "sent after %.2f ms, reported after %.2f ms (p99 %.2f)", sent.Median(), reported.Median(), reported.At(.99))
 	b.Figure("… when nobody asked meanwhile", "reported after %.2f ms (p99 %.2f)", quiet.Median(), quiet.At(.99))
+}
+
+// inForce measures how long it takes until a program is refused: somebody tries
+// to execute it every 0.2 ms, from before the request on.
+func (b *bench) inForce(name string, e *endpoint, held place) {
+	path := filepath.Join(held.dir, "untrusted")
+	check(must(enforce.NewCanary()).WriteFile(path))
+	defer func() { check(os.Remove(path)) }()
+	var asked, ordered figures.Sample
+	for i, first := 0, time.Now(); i < 50 && time.Since(first) < 15*time.Second; i++ {
+		type outcome struct {
+			at  time.Time
+			err error
+		}
+		refused := make(chan outcome, 1)
+		began := time.Now()
+		go func() {
+			err := execute(path)
+			for ; err == nil && time.Since(began) < time.Minute; err = execute(path) {
+				time.Sleep(200 * time.Microsecond)
+			}
+			refused <- outcome{time.Now(), err}
+		}()
+		id := must(b.request(b, e.machine, true))
+		o := <-refused
+		if !errors.Is(o.err, unix.EPERM) {
+			check(fmt.Errorf("a program that is not trusted ended with %w", o.err))
+		}
+		check(b.ended(id))
+		asked = append(asked, ms(o.at.Sub(began)))
+		for _, entry := range must(b.client.Evidence(b, id)).Entries {
+			if entry.Kind == cordon.AuditDelivered {
+				ordered = append(ordered, ms(o.at.Sub(entry.At)))
+			}
+		}
+		check(b.order(e.machine, false))
+	}
+	b.Target(name+": from the order", ordered.Median() < 10, "< 10 ms", "%s ms, p99 %.2f", ordered.Spread("%.2f"), ordered.At(.99))
+	b.Figure(name+": from the request", "%s ms, p99 %.2f", asked.Spread("%.2f"), asked.At(.99))
+	b.flushes() // what has to be on disk before anything is switched waits for this
+}
+
+// inForceUnderLoad does so while other processes want the processors as well.
+func (b *bench) inForceUnderLoad(e *endpoint, held place) {
+	b.inForce("nothing else to do", e, held)
+	busy := 2 * runtime.NumCPU()
+	for range busy {
+		p := b.start("busy", "nice", "-n", "20", "sh", "-c", "while :; do :; done")
+		defer func() { check(p.stop()) }()
+	}
+	b.inForce(fmt.Sprintf("beside %d busy processes", busy), e, held)
 }
 
 // requests measures with one connected agent and with a thousand, and what a

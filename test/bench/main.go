@@ -100,7 +100,8 @@ func measure(ctx context.Context, l lab) (err error) {
 	began, note := time.Now(), ""
 	busyBefore, _ := processorTime()
 	// What else runs on the machine is not what is measured. All that is started inherits it.
-	if unix.Setpriority(unix.PRIO_PROCESS, 0, -20) == nil {
+	// Where the kernel weighs sessions against each other (sched(7), autogroup), it does not help.
+	if unix.Setpriority(unix.PRIO_PROCESS, 0, -20) == nil && field("/proc/sys/kernel/sched_autogroup_enabled", "") != "1" {
 		note = ", over which the bench has priority"
 	}
 	var u unix.Utsname

@@ -154,6 +154,7 @@ func (b *bench) onTmpfs() {
 	b.Say("   (trusted by digest: each program is read and hashed at its first execution)")
 	b.restricted("tmpfs", e, free, held)
 	b.section("That agent, restricted, when there is nothing to do", func() { b.idle(e) })
+	b.section("From the order to the first program that is refused (fanotify)", func() { b.inForceUnderLoad(e, held) })
 	b.section("From the request to the report", func() { b.requests(e) })
 	check(e.stop())
 }
