@@ -23,7 +23,8 @@ import (
 var object []byte
 
 // optional are programs that need not be there, with what is missing without
-// them. A hook that the kernel does not have is left out; any other is needed.
+// them. What the kernel does not have a hook or a reason for is left out, since
+// each program costs time whenever its hook is passed; any other is needed.
 var optional = map[string]string{
 	"check":   "Interpreters cannot ask whether a script is trusted (AT_EXECVE_CHECK, Linux 6.14).",
 	"backing": "A program below an overlay that runs through it is kept from being changed by a list of limited length (the hook mmap_backing_file is missing).",
@@ -43,6 +44,9 @@ func spec() (*ebpf.CollectionSpec, []string, error) {
 	for name, p := range s.Programs {
 		var hook *btf.Func
 		err := kernel.TypeByName("bpf_lsm_"+p.AttachTo, &hook)
+		if err == nil && name == "check" {
+			err = asks(kernel)
+		}
 		switch _, may := optional[name]; {
 		case errors.Is(err, btf.ErrNotFound) && may:
 			delete(s.Programs, name)
@@ -52,6 +56,18 @@ func spec() (*ebpf.CollectionSpec, []string, error) {
 		}
 	}
 	return s, without, nil
+}
+
+// asks says whether the kernel's executions may be mere questions.
+func asks(kernel *btf.Spec) error {
+	var execution *btf.Struct
+	if err := kernel.TypeByName("linux_binprm", &execution); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(execution.Members, func(m btf.Member) bool { return m.Name == "is_check" }) {
+		return fmt.Errorf("linux_binprm has no is_check: %w", btf.ErrNotFound)
+	}
+	return nil
 }
 
 // modules returns the type information of modules that the programs look into.

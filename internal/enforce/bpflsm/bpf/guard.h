@@ -33,12 +33,18 @@ struct {
 	__type(value, u32);
 } cgroups SEC(".maps"); /* inode numbers of the agent's cgroup and those above it */
 
+/* kin_of: most tasks carry nothing of anybody's, and that is seen without asking. */
+INLINE struct kin *kin_of(struct task_struct *t)
+{
+	return t->bpf_storage ? bpf_task_storage_get(&kin, t, NULL, 0) : NULL;
+}
+
 INLINE bool is_kin(struct task_struct *t)
 {
 	struct task_struct *leader = t->group_leader;
 	if (!leader)
 		return 0;
-	struct kin *k = bpf_task_storage_get(&kin, leader, NULL, 0);
+	struct kin *k = kin_of(leader);
 	return k && k->is;
 }
 
@@ -61,7 +67,11 @@ INLINE bool is_file(struct inode *i, u32 dev, u32 file)
 }
 
 /* at_home: in the directory where the agent keeps its state. */
-INLINE bool at_home(struct dentry *dir) { return is_file(READ(dir, d_inode), HOME, HOME_FILE); }
+INLINE bool at_home(struct dentry *dir)
+{
+	u64 ino = setting(HOME_FILE);
+	return ino && dir->d_inode->i_ino == ino && dir->d_inode->i_sb->s_dev == setting(HOME);
+}
 
 /* is_pin: the directory of the pins, or what is in it or one below. */
 INLINE bool is_pin(struct dentry *d)
@@ -98,7 +108,7 @@ SEC("lsm/bprm_committed_creds")
 int became(u64 *ctx)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
-	struct kin *k = bpf_task_storage_get(&kin, t, NULL, 0);
+	struct kin *k = kin_of(t);
 	if (!k)
 		return 0;
 	k->is = k->becomes && !t->ptrace; /* whoever traces it would be the agent */
@@ -157,7 +167,7 @@ int unmounted(u64 *ctx)
 
 INLINE int removed(struct dentry *d)
 {
-	return (is_pin(d) || at_home(READ(d, d_parent)) || is_file(READ(d, d_inode), HOME, HOME_FILE)) && keep_out() ? -EPERM : 0;
+	return (is_pin(d) || at_home(d->d_parent) || is_file(READ(d, d_inode), HOME, HOME_FILE)) && keep_out() ? -EPERM : 0;
 }
 
 SEC("lsm/inode_unlink")

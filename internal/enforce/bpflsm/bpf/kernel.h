@@ -94,7 +94,7 @@ struct linux_binprm { struct file *file; };
 struct linux_binprm___check { u32 is_check : 1; }; /* 6.14 */
 struct anon_vma;
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; struct anon_vma *anon_vma; };
-struct task_struct { struct task_struct *group_leader; int pid, tgid; u32 flags, ptrace; };
+struct task_struct { struct task_struct *group_leader; int pid, tgid; u32 flags, ptrace; void *bpf_storage; };
 
 struct bpf_map { u32 id; };
 
@@ -123,3 +123,5 @@ enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE = 3, LOADING_
 		bpf_probe_read_kernel(&_v, sizeof(_v), __builtin_preserve_access_index(&(ptr)->field)); \
 		_v; \
 	})
+/* GET reads a field through one that it does know. */
+#define GET(ptr, field) ((ptr)->field)
