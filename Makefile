@@ -55,8 +55,11 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
 	$(GO) vet ./...
 
-bench: build
+# What Cordon costs on this machine, and in the kernel of a virtual one. Each says how long it took: some
+# five minutes for the first and ten for the second on an idle machine.
+bench: deps build
 	$(GO) run ./test/bench bin/cordon
+	$(GO) run ./test/bench/kernel
 
 # The programs for the kernel are committed compiled, so that building needs Go
 # alone. A test compares them with their source, and where this compiler is, byte by byte.
