@@ -55,8 +55,8 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these"; exit 1; }
 	$(GO) vet ./...
 
-# What Cordon costs on this machine, and in the kernel of a virtual one. Each says how long it took: some
-# five minutes for the first and ten for the second on an idle machine.
+# What Cordon costs on this machine, and in the kernel of a virtual one. Each says how
+# long it took: about five minutes, and up to twenty where there is much else to do.
 bench: deps build
 	$(GO) run ./test/bench bin/cordon
 	$(GO) run ./test/bench/kernel
