@@ -31,6 +31,12 @@ func attack(name string, f func(w *World) error) Case {
 	}}
 }
 
+// counted is an attack that may count as a refusal itself.
+func counted(c Case) Case {
+	c.Refusals = anyNumber
+	return c
+}
+
 // onBPF is an attack on programs, links and maps, which other mechanisms do not have.
 func onBPF(name string, f func(w *World) error) Case {
 	c := attack(name, f)
@@ -134,13 +140,13 @@ var agentCases = []Case{
 		w.later(func() { _ = unix.Prlimit(pid, unix.RLIMIT_CPU, &before, nil) }) // what comes next needs it alive
 		return err
 	}),
-	attack("its memory opened for writing", func(w *World) error {
+	counted(attack("its memory opened for writing", func(w *World) error {
 		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", w.victim.pid()), os.O_RDWR, 0)
 		if err != nil {
 			return err
 		}
 		return f.Close()
-	}),
+	})),
 	attack("a descriptor of it taken (pidfd_getfd)", func(w *World) error {
 		fd, err := unix.PidfdOpen(w.victim.pid(), 0)
 		if err != nil {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -188,6 +190,28 @@ var kernelCases = []Case{
 			return err
 		}
 		return w.mark(unix.InitModule(b, ""))
+	}},
+	{ID: "B19", Name: "memory of the machine (/dev/mem)", Refusals: anyNumber, Attempt: func(w *World) error {
+		f, err := os.OpenFile("/dev/mem", os.O_RDWR, 0)
+		if err == nil {
+			err = f.Close()
+		}
+		return w.mark(err)
+	}, Lacks: func(*World) string {
+		if _, err := os.Stat("/dev/mem"); err != nil {
+			return "this kernel has none: " + err.Error()
+		}
+		return ""
+	}},
+	{ID: "B19", Name: "BPF program that writes to the memory of processes", Refusals: anyNumber, Attempt: func(w *World) error {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "GPL", Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R1, 0), asm.Mov.Reg(asm.R2, asm.R10), asm.Add.Imm(asm.R2, -8), asm.Mov.Imm(asm.R3, 8), asm.StoreMem(asm.R2, 0, asm.R3, asm.DWord),
+			asm.FnProbeWriteUser.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return(),
+		}})
+		if err == nil {
+			err = p.Close()
+		}
+		return w.mark(err)
 	}},
 	{ID: "B19", Name: "kernel from memory (kexec_load)", Attempt: func(w *World) error {
 		// No segments: what was loaded before is unloaded. Who may do so is asked first.

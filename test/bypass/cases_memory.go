@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -185,7 +186,33 @@ var memoryCases = []Case{
 		}
 		return unix.PtraceDetach(pid)
 	})},
+	{ID: "B18", Name: "trusted program started under a tracer (PTRACE_TRACEME)", Attempt: func(w *World) error {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd := w.command(good)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		pid := cmd.Process.Pid
+		var st unix.WaitStatus
+		if _, err := unix.Wait4(pid, &st, 0, nil); err != nil {
+			return err
+		}
+		var regs unix.PtraceRegs
+		if err := unix.PtraceGetRegs(pid, &regs); err != nil {
+			return err
+		}
+		if _, err := unix.PtracePokeText(pid, uintptr(regs.Rip), code(w.marker)); err != nil {
+			return err
+		}
+		return errors.Join(unix.PtraceDetach(pid), cmd.Wait())
+	}},
 	{ID: "B18", Name: "/proc/PID/mem of a trusted process", Attempt: injected(func(pid int, code []byte) error {
+		mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
 		if err != nil {
 			return err
@@ -195,29 +222,24 @@ var memoryCases = []Case{
 		if err != nil {
 			return err
 		}
-		mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
+		_, err = mem.WriteAt(code, pc)
+		return errors.Join(err, mem.Close())
+	}), Lacks: sealedMemory},
+	{ID: "B18", Name: "/proc/self/mem, code written over by the process itself", Attempt: child("own-mem", func(marker, _ string) error {
+		m, err := mapped(libx, rx, unix.MAP_PRIVATE)
 		if err != nil {
 			return err
 		}
-		_, err = mem.WriteAt(code, pc)
-		return errors.Join(err, mem.Close())
-	}), Lacks: func(*World) string {
-		// Newer kernels may be built to allow this to tracers only.
-		m, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON)
-		if err != nil {
-			return err.Error()
-		}
-		defer func() { _ = unix.Munmap(m) }()
 		f, err := os.OpenFile("/proc/self/mem", os.O_RDWR, 0)
 		if err != nil {
-			return err.Error()
+			return err
 		}
-		defer func() { _ = f.Close() }()
-		if _, err := f.WriteAt([]byte{1}, int64(uintptr(unsafe.Pointer(&m[0])))); err != nil {
-			return "the kernel does not let memory be written to that is not writable: " + err.Error()
+		if _, err = f.WriteAt(code(marker), int64(uintptr(unsafe.Pointer(&m[0])))); err != nil {
+			return err
 		}
-		return ""
-	}},
+		jump(m, 0)
+		return nil
+	}), Lacks: sealedMemory},
 	{ID: "B18", Name: "process_vm_writev into code that a trusted process made", Attempt: func(w *World) error {
 		cmd := w.command(self)
 		cmd.Env = append(cmd.Env, roleVar+"=in:jit")
@@ -277,6 +299,28 @@ var memoryCases = []Case{
 	}},
 }
 
+// sealedMemory says whether the kernel writes through /proc/PID/mem only to what
+// can be written to anyway: newer ones may be built or booted so.
+func sealedMemory(*World) string {
+	m, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = unix.Munmap(m) }()
+	f, err := os.OpenFile("/proc/self/mem", os.O_RDWR, 0)
+	if errors.Is(err, unix.EPERM) {
+		return "" // it was seen before there was an enforcer
+	}
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.WriteAt([]byte{1}, int64(uintptr(unsafe.Pointer(&m[0])))); err != nil {
+		return "the kernel does not let memory be written to that is not writable: " + err.Error()
+	}
+	return ""
+}
+
 func init() {
 	inner["jit"] = func([]string) error {
 		m, err := unix.Mmap(-1, 0, 4096, rwx, unix.MAP_PRIVATE|unix.MAP_ANON)
@@ -316,11 +360,11 @@ func injected(write func(pid int, code []byte) error) func(*World) error {
 // reading returns when the process waits in read(2).
 func reading(pid int) error {
 	for {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", pid))
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", pid)) // to be looked at by all who may look
 		if err != nil {
 			return err
 		}
-		if n, _, _ := strings.Cut(string(b), " "); n == "0" {
+		if strings.Contains(string(b), "pipe_read") {
 			return nil
 		}
 		runtime.Gosched()

@@ -309,11 +309,11 @@ func (e *Enforcer) Beat() uint64 { return uint64(time.Now().UnixNano()) }
 
 // limits are what [Enforcer.Describe] says on every kernel.
 var limits = []string{
-	"Code written into another process (ptrace, /proc/PID/mem) is not judged.",
 	"Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input).",
 	"What was running before the restriction keeps running.",
 	"Files on network and FUSE file systems, and on an overlay over an overlay, are always refused.",
 	"A file that runs as a program or a library, or ran since it was last read from disk, cannot be written to in place while restricted; replacing it works.",
+	"No process may trace another or change its memory: debuggers and strace do not work while restricted, and what traced another before goes on.",
 }
 
 // Describe says what this enforcer is and cannot do.

@@ -68,7 +68,7 @@ const (
 	counters
 )
 
-var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel"}
+var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 7: "memory of a process"}
 
 var reasons = map[uint8]string{
 	1:  "it is not in the trust set",
@@ -82,6 +82,7 @@ var reasons = map[uint8]string{
 	9:  "it does not come from a file",
 	10: "it was not seen before",
 	11: "there is no trust set",
+	13: "nobody may change what a program has in memory",
 }
 
 // event is struct event.

@@ -29,10 +29,11 @@ enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOM
 #define AGENT 2
 
 enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, GUARDED, COUNTERS };
-enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL };
+enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, MEMORY = 7 };
 enum reason {
 	NOT_TRUSTED = 1, /* the only verdict on a content; all others say that it cannot be known */
 	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY,
+	MEDDLES = 13,
 };
 
 struct event {
@@ -250,7 +251,7 @@ struct verdict { u64 word; u8 digest[32]; u32 hashed; };
 INLINE struct event *begin(u64 w, u32 hook, u32 reason, struct verdict *v)
 {
 	count(MODE(w) == ENFORCE ? REFUSED : WOULD);
-	if (reason != NOT_TRUSTED && reason != ANONYMOUS)
+	if (reason != NOT_TRUSTED && reason != ANONYMOUS && reason < MEDDLES)
 		count(UNKNOWN);
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
@@ -447,6 +448,7 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 }
 
 #include "guard.h"
+#include "meddle.h"
 
 /* ---- where code comes from ---- */
 
@@ -602,6 +604,8 @@ int opened(u64 *ctx)
 		if ((i->i_mode & S_IFMT) != S_IFREG)
 			return 0;
 		struct dentry *d = f->f_path.dentry, *parent = d->d_parent;
+		if (is_memory(i, d))
+			return meddles(bpf_get_current_task_btf());
 		if ((at_home(parent) || stops_agent(i, d, parent)) && keep_out())
 			return -EPERM;
 		return touched(i);

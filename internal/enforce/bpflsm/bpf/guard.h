@@ -125,12 +125,6 @@ int killed(u64 *ctx)
 	return is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
 }
 
-SEC("lsm/ptrace_access_check")
-int traced(u64 *ctx)
-{
-	return ctx[1] & PTRACE_MODE_ATTACH && is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
-}
-
 SEC("lsm/task_setrlimit")
 int limited(u64 *ctx)
 {

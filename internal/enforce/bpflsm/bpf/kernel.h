@@ -94,7 +94,8 @@ struct linux_binprm { struct file *file; };
 struct linux_binprm___check { u32 is_check : 1; }; /* 6.14 */
 struct anon_vma;
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; struct anon_vma *anon_vma; };
-struct task_struct { struct task_struct *group_leader; int pid, tgid; u32 flags, ptrace; void *bpf_storage; };
+struct mm_struct { struct file *exe_file; };
+struct task_struct { struct task_struct *group_leader; struct mm_struct *mm; int pid, tgid; u32 flags, ptrace; void *bpf_storage; };
 
 struct bpf_map { u32 id; };
 
@@ -111,6 +112,8 @@ enum ovl_inode_flag { OVL_UPPERDATA = 3 };
 enum kernel_read_file_id { READING_MODULE = 2, READING_KEXEC_IMAGE = 3, READING_KEXEC_INITRAMFS = 4 };
 enum kernel_read_file_id___new { READING_MODULE_COMPRESSED = 3 }; /* 6.14 */
 enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE = 3, LOADING_KEXEC_INITRAMFS = 4 };
+
+enum lockdown_reason { LOCKDOWN_DEV_MEM = 2, LOCKDOWN_MSR = 8, LOCKDOWN_ACPI_TABLES = 9, LOCKDOWN_BPF_WRITE_USER = 16 };
 
 #define EXISTS(type, field) __builtin_preserve_field_info(((type *)0)->field, 2)
 #define OFFSET(type, field) __builtin_preserve_field_info(((type *)0)->field, 0)

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Code that reaches a trusted process from outside. It is a part of
+ * cordon.bpf.c, apart from what judges files.
+ */
+#pragma once
+
+/* program names what a process runs. */
+INLINE struct dentry *program(struct task_struct *t)
+{
+	struct mm_struct *mm = READ(t, mm);
+	struct file *exe = mm ? READ(mm, exe_file) : NULL;
+	return exe ? READ(exe, f_path.dentry) : NULL;
+}
+
+/*
+ * meddles decides about who would change what another process, or itself, has
+ * in memory, be it code or not (ptrace(2), process_vm_writev(2), pidfd_getfd(2),
+ * /proc/PID/mem). The kernel asks the same question whether it is to read or to
+ * write. What takes only a look (PTRACE_MODE_READ) is not asked about.
+ */
+INLINE int meddles(struct task_struct *target)
+{
+	u64 w = setting(WORD);
+	if (MODE(w) == OFF || setting(SCOPE) || is_kin(bpf_get_current_task_btf()))
+		return 0;
+	count(JUDGED);
+	return nameless(w, MEMORY, MEDDLES, program(target));
+}
+
+SEC("lsm/ptrace_access_check")
+int traced(u64 *ctx)
+{
+	if (!(ctx[1] & PTRACE_MODE_ATTACH))
+		return 0;
+	return is_kin((void *)ctx[0]) && keep_out() ? -EPERM : meddles((void *)ctx[0]);
+}
+
+SEC("lsm/ptrace_traceme")
+int traceme(u64 *ctx) { return meddles(bpf_get_current_task_btf()); }
+
+#define PROC 0x9fa0
+
+/*
+ * is_memory: /proc/PID/mem. The kernel asks nobody about a process's own, and
+ * writes there through any protection: a shell could have it filled by others.
+ */
+INLINE bool is_memory(struct inode *i, struct dentry *d)
+{
+	if (i->i_sb->s_magic != PROC)
+		return 0;
+	char name[5] = {};
+	bpf_probe_read_kernel_str(name, sizeof(name), READ(d, d_name.name));
+	return name[0] == 'm' && name[1] == 'e' && name[2] == 'm' && !name[3];
+}
+
+/* What root may do to the kernel's memory, or have a BPF program do to that of others. */
+SEC("lsm/locked_down")
+int locked(u64 *ctx)
+{
+	u32 what = ctx[0];
+	u64 w = setting(WORD);
+	if (MODE(w) == OFF || setting(SCOPE))
+		return 0;
+	if (what != ENUM(enum lockdown_reason, LOCKDOWN_DEV_MEM) && what != ENUM(enum lockdown_reason, LOCKDOWN_BPF_WRITE_USER) &&
+	    what != ENUM(enum lockdown_reason, LOCKDOWN_ACPI_TABLES) && what != ENUM(enum lockdown_reason, LOCKDOWN_MSR))
+		return 0;
+	count(JUDGED);
+	return nameless(w, MEMORY, MEDDLES, NULL);
+}
