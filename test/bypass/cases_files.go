@@ -65,11 +65,31 @@ func sharedMapping(w *World, path string, evil []byte) error {
 	return unix.Munmap(m)
 }
 
-// beneath runs a trusted program on ext4, changes its blocks on the device, and
-// has the kernel forget what it has of the content in memory (drop_caches, 3: and of the file).
-func beneath(what string) func(*World) error {
+// disk is a file system and a way to write to what it is on.
+type disk struct {
+	dev   string // to be mounted
+	write string // a device or a file
+	start int64  // of the file system in write
+	open  bool   // from before it is mounted
+}
+
+// beneath runs a trusted program on ext4, changes its blocks where the file system
+// is, and has the kernel forget what it has of the content in memory (drop_caches,
+// 3: and of the file).
+func beneath(what string, on func(w *World) (disk, error)) func(*World) error {
 	return func(w *World) error {
-		at, dev, err := w.ext4()
+		where, err := on(w)
+		if err != nil {
+			return err
+		}
+		var d *os.File
+		if where.open {
+			if d, err = os.OpenFile(where.write, os.O_RDWR|os.O_SYNC, 0); err != nil {
+				return err
+			}
+			w.later(func() { _ = d.Close() })
+		}
+		at, err := w.ext4(where.dev)
 		if err != nil {
 			return err
 		}
@@ -79,29 +99,56 @@ func beneath(what string) func(*World) error {
 		}
 		unix.Sync()
 		if err := w.run(path); err != nil {
-			return fmt.Errorf("before the change: %s", err)
+			return fmt.Errorf("before the change: %w", err)
 		}
-		d, err := os.OpenFile(dev, os.O_RDWR|unix.O_SYNC, 0)
-		if err != nil {
-			return err
+		if d == nil {
+			if d, err = os.OpenFile(where.write, os.O_RDWR|os.O_SYNC, 0); err != nil {
+				return err
+			}
+			w.later(func() { _ = d.Close() })
 		}
-		defer func() { _ = d.Close() }()
-		image := make([]byte, 16<<20)
-		n, _ := d.ReadAt(image, 0)
+		image := make([]byte, 8<<20)
+		n, _ := d.ReadAt(image, where.start)
 		changed := strings.ReplaceAll(string(image[:n]), goodMark+"\x00", w.marker+"\x00")
 		for i := 0; i < n; i += 4096 {
 			if end := min(n, i+4096); changed[i:end] != string(image[i:end]) {
-				if _, err := d.WriteAt([]byte(changed[i:end]), int64(i)); err != nil {
+				if _, err := d.WriteAt([]byte(changed[i:end]), where.start+int64(i)); err != nil {
 					return err
 				}
 			}
 		}
 		unix.Sync()
+		if f, err := os.Open(where.dev); err == nil { // it has pages of its own
+			_ = unix.IoctlSetInt(int(f.Fd()), unix.BLKFLSBUF, 0)
+			_ = f.Close()
+		}
 		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte(what), 0); err != nil {
 			return err
 		}
 		return w.run(path)
 	}
+}
+
+func onDevice(w *World) (disk, error) {
+	dev, _, err := w.disk(0)
+	return disk{dev: dev, write: dev}, err
+}
+
+func onOpenDevice(w *World) (disk, error) {
+	d, err := onDevice(w)
+	d.open = true
+	return d, err
+}
+
+func onPartition(w *World) (disk, error) {
+	whole, part, err := w.disk(1 << 20)
+	return disk{dev: part, write: whole, start: 1 << 20}, err
+}
+
+func onFile(w *World) (disk, error) {
+	file := w.path("image")
+	dev, err := w.loop(file)
+	return disk{dev: dev, write: file}, err
 }
 
 // lib runs f with a copy of the untrusted library.
@@ -271,8 +318,11 @@ var fileCases = []Case{
 			return errors.Join(err, f.Close())
 		})
 	}},
-	{ID: "B04", Name: "blocks of the device changed, file forgotten by the kernel", Attempt: beneath("3")},
-	{ID: "B04", Name: "blocks of the device changed, pages forgotten by the kernel", Attempt: beneath("1")},
+	{ID: "B04", Name: "blocks of the device changed, file forgotten by the kernel", Attempt: beneath("3", onDevice)},
+	{ID: "B04", Name: "blocks of the device changed, pages forgotten by the kernel", Attempt: beneath("1", onDevice)},
+	{ID: "B04", Name: "blocks of the device changed by who had opened it before", Attempt: beneath("1", onOpenDevice)},
+	{ID: "B04", Name: "blocks of the disk changed that the device is a part of", Attempt: beneath("1", onPartition)},
+	{ID: "B04", Name: "blocks of the file changed that is the device (loop)", Attempt: beneath("1", onFile)},
 
 	{ID: "B05", Name: "program given to its loader", Refusals: anyNumber, Silent: true, Attempt: func(w *World) error {
 		p, err := w.copy(evilProg, "dyn")
@@ -411,7 +461,11 @@ var fileCases = []Case{
 		})
 	}},
 	{ID: "B13", Name: "inode number of a trusted program used again (ext4)", Refusals: anyNumber, Attempt: func(w *World) error {
-		at, _, err := w.ext4()
+		dev, _, err := w.disk(0)
+		if err != nil {
+			return err
+		}
+		at, err := w.ext4(dev)
 		if err != nil {
 			return err
 		}

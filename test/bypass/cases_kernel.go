@@ -101,7 +101,11 @@ var kernelCases = []Case{
 		return errors.Join(put(w.path("new/evil"), program(fixed, w.marker)), w.run(w.path("new/evil")))
 	}},
 	{ID: "B16", Name: "on a loop image that was just mounted", Attempt: func(w *World) error {
-		at, _, err := w.ext4()
+		dev, err := w.loop(w.path("image"))
+		if err != nil {
+			return err
+		}
+		at, err := w.ext4(dev)
 		if err != nil {
 			return err
 		}

@@ -114,7 +114,7 @@ func try(ctx context.Context, col Column, names []string, progress func(Result))
 	if files[kernelImage], err = vm.Image(ctx, col.Kernel); err != nil {
 		return err
 	}
-	m, err := vm.Boot(ctx, vm.Config{Kernel: col.Kernel, Files: files, Modules: []string{"ext4", "dummy", "binfmt_misc", "fuse"}})
+	m, err := vm.Boot(ctx, vm.Config{Kernel: col.Kernel, Files: files, Modules: []string{"ext4", "brd", "dummy", "binfmt_misc", "fuse"}})
 	if err != nil {
 		return err
 	}

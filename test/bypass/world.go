@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -177,13 +178,12 @@ func (w *World) mount(source, at, fstype string, flags uintptr, data string) err
 	return nil
 }
 
-// loop attaches a copy of the image and returns the device.
-func (w *World) loop(image string) (string, error) {
-	b, err := os.ReadFile(image)
+// loop attaches a copy of the image at file and returns the device.
+func (w *World) loop(file string) (string, error) {
+	b, err := os.ReadFile(ext4Image)
 	if err != nil {
 		return "", err
 	}
-	file := w.path("image")
 	if err := put(file, b); err != nil {
 		return "", err
 	}
@@ -216,13 +216,45 @@ func (w *World) loop(image string) (string, error) {
 	return dev, nil
 }
 
-// ext4 mounts a small ext4 file system and returns where, and its device.
-func (w *World) ext4() (at, dev string, err error) {
-	if dev, err = w.loop(ext4Image); err != nil {
+// disks counts the RAM disks that were used: a disk from which something ran is
+// not written to again.
+var disks int
+
+// disk returns an unused RAM disk with the image at start, which is in its only
+// partition unless that is 0.
+func (w *World) disk(start int64) (whole, part string, err error) {
+	b, err := os.ReadFile(ext4Image)
+	if err != nil {
 		return "", "", err
 	}
+	whole = fmt.Sprintf("/dev/ram%d", disks)
+	disks++
+	d, err := os.OpenFile(whole, os.O_RDWR, 0)
+	if err != nil {
+		return "", "", err
+	}
+	defer func() { _ = d.Close() }()
+	if _, err := d.WriteAt(b, start); err != nil || start == 0 {
+		return whole, whole, err
+	}
+	p := unix.BlkpgPartition{Start: start, Length: int64(len(b)), Pno: 1}
+	arg := blkpg{op: unix.BLKPG_ADD_PARTITION, size: int32(unsafe.Sizeof(p)), data: &p}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), unix.BLKPG, uintptr(unsafe.Pointer(&arg))); errno != 0 {
+		return "", "", fmt.Errorf("add a partition: %w", errno)
+	}
+	return whole, whole + "p1", nil
+}
+
+// blkpg is struct blkpg_ioctl_arg.
+type blkpg struct {
+	op, flags, size int32
+	data            *unix.BlkpgPartition
+}
+
+// ext4 mounts what is on the device and returns where.
+func (w *World) ext4(dev string) (at string, err error) {
 	at = w.path("ext4")
-	return at, dev, w.mount(dev, at, "ext4", 0, "")
+	return at, w.mount(dev, at, "ext4", 0, "")
 }
 
 // ---- attempts inside a process of their own ----

@@ -197,6 +197,11 @@ func (e *Enforcer) word() (w word, err error) {
 func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 	e.apply.Lock()
 	defer e.apply.Unlock()
+	if mode == cordon.ModeEnforce && e.cfg.Scope.Mount == "" {
+		if err := e.closeDisks(); err != nil {
+			return &cordon.Error{Kind: cordon.Unavailable, Message: "the disks beneath programs could not be closed to writers", Err: err}
+		}
+	}
 	if err := e.put(mode, set); err != nil {
 		return err
 	}
@@ -311,9 +316,10 @@ func (e *Enforcer) Beat() uint64 { return uint64(time.Now().UnixNano()) }
 var limits = []string{
 	"Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input).",
 	"What was running before the restriction keeps running.",
-	"Files on network and FUSE file systems, and on an overlay over an overlay, are always refused.",
+	"Files on network and FUSE file systems, on loop and network block devices, and on an overlay over an overlay, are always refused.",
 	"A file that runs as a program or a library, or ran since it was last read from disk, cannot be written to in place while restricted; replacing it works.",
 	"No process may trace another or change its memory: debuggers and strace do not work while restricted, and what traced another before goes on.",
+	"The disk that programs came from is not written to but through its file systems (boot loaders and LVM excepted); what the disk itself, a device mapper table or a SCSI or NVMe command changes beneath is not seen.",
 }
 
 // Describe says what this enforcer is and cannot do.

@@ -3,6 +3,7 @@ package bpflsm
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -68,7 +69,7 @@ const (
 	counters
 )
 
-var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 7: "memory of a process"}
+var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 7: "memory of a process", 8: "opened for writing"}
 
 var reasons = map[uint8]string{
 	1:  "it is not in the trust set",
@@ -83,6 +84,7 @@ var reasons = map[uint8]string{
 	10: "it was not seen before",
 	11: "there is no trust set",
 	13: "nobody may change what a program has in memory",
+	14: "a file system with programs is on this disk",
 }
 
 // event is struct event.
@@ -107,10 +109,18 @@ func sizeKey(size int64) (k key) {
 const (
 	keyRuns  uint32 = 1
 	keyAgent uint32 = 2 // whoever executes this is the agent
+	keyDisks uint32 = 4 // whoever executes this may write to disks
 )
 
 // originSelf is the origin of the agent's own program in trust sets.
 const originSelf = "cordon"
+
+// writesDisks says whether what a package brings has to write to the disk that
+// the system runs from: else an upgrade of the boot loader would fail.
+func writesDisks(origin string) bool {
+	_, name, packaged := strings.Cut(origin, ":")
+	return packaged && !strings.HasPrefix(origin, "rule:") && (strings.HasPrefix(name, "grub") || name == "lvm2")
+}
 
 // newSet puts a trust set into a map of its own. anySize says that there are
 // contents of which the size is not known.
@@ -122,6 +132,9 @@ func newSet(set *cordon.TrustSet, self cordon.Digest) (m *ebpf.Map, anySize bool
 		flags := keyRuns
 		if e.Origin == originSelf || e.Digest == self {
 			flags |= keyAgent
+		}
+		if writesDisks(e.Origin) {
+			flags |= keyDisks
 		}
 		keys, values = append(keys, key(e.Digest)), append(values, flags)
 		if _, there := sizes[e.Size]; e.Size < 0 {

@@ -37,6 +37,10 @@ const (
 // A test program started with agentVar is an agent for tests: it restricts the
 // machine and obeys standard input.
 func TestMain(m *testing.M) {
+	if at := os.Getenv(fuseVar); at != "" {
+		fmt.Println(fuseMain(at)) // ends only so
+		os.Exit(1)
+	}
 	if home := os.Getenv(agentVar); home != "" {
 		if err := agentMain(home); err != nil {
 			fmt.Println("error", err)

@@ -27,13 +27,14 @@ enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOM
 
 /* The flags of a key. */
 #define AGENT 2
+#define WRITES_DISKS 4
 
 enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, GUARDED, COUNTERS };
-enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, MEMORY = 7 };
+enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, MEMORY = 7, DISK };
 enum reason {
 	NOT_TRUSTED = 1, /* the only verdict on a content; all others say that it cannot be known */
 	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY,
-	MEDDLES = 13,
+	MEDDLES = 13, BENEATH,
 };
 
 struct event {
@@ -297,6 +298,25 @@ INLINE int refuse(struct verdict *v, u32 hook, u32 reason, struct file *f)
 	return ANSWER(v->word);
 }
 
+/* runs are the flags of the program that the current process runs, 0 if it was not judged. */
+INLINE u32 runs(void)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct mm_struct *mm = t->mm;
+	if (!mm)
+		return 0;
+	struct file *exe = mm->exe_file;
+	if (!exe)
+		return 0;
+	struct inode *i = exe->f_inode;
+	if (!i)
+		return 0;
+	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, 0);
+	return fact && fact->policy ? fact->flags : 0;
+}
+
+#include "disk.h"
+
 /* ---- deciding ---- */
 
 INLINE bool in_scope(struct inode *i)
@@ -399,6 +419,9 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	} else {
 		return refuse(&v, hook, UNREADABLE, f);
 	}
+	reason = ground(i);
+	if (reason)
+		return refuse(&v, hook, reason, f);
 	ctime(i, &sec, &nsec);
 	u64 size = i->i_size;
 	struct key k = {.word = {size}};
@@ -601,9 +624,11 @@ int opened(u64 *ctx)
 	struct inode *i = f->f_inode;
 	u32 mode = f->f_mode;
 	if (mode & FMODE_WRITE) {
+		struct dentry *d = f->f_path.dentry, *parent = d->d_parent;
+		if ((i->i_mode & S_IFMT) == S_IFBLK)
+			return raw(i, d);
 		if ((i->i_mode & S_IFMT) != S_IFREG)
 			return 0;
-		struct dentry *d = f->f_path.dentry, *parent = d->d_parent;
 		if (is_memory(i, d))
 			return meddles(bpf_get_current_task_btf());
 		if ((at_home(parent) || stops_agent(i, d, parent)) && keep_out())

@@ -54,6 +54,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 
 #define S_IFMT 0170000
 #define S_IFREG 0100000
+#define S_IFBLK 0060000
 #define PROT_EXEC 4
 #define PROT_WRITE 2
 #define MAP_PRIVATE 2
@@ -61,6 +62,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define VM_SHARED 8
 #define FMODE_WRITE 2
 #define PTRACE_MODE_ATTACH 2
+#define S_VERITY (1 << 16)
 #define SB_KERNMOUNT (1 << 22)
 #define F_SEAL_WRITE 8
 #define HASH_ALGO_SHA256 4
@@ -69,13 +71,14 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 
 struct timespec64 { s64 tv_sec; long tv_nsec; };
 struct rb_node;
-struct super_block { u32 s_dev; unsigned long s_flags, s_magic; };
+struct block_device;
+struct super_block { u32 s_dev; unsigned long s_flags, s_magic; struct block_device *s_bdev; };
 struct atomic_t { int counter; };
 typedef struct { int counter; } atomic_counter;
 struct inode {
 	u16 i_mode;
 	unsigned long i_ino;
-	u32 i_generation, i_nlink;
+	u32 i_generation, i_nlink, i_rdev, i_flags;
 	s64 i_size;
 	atomic_counter i_writecount;
 	struct super_block *i_sb;
@@ -97,6 +100,10 @@ struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; struct ano
 struct mm_struct { struct file *exe_file; };
 struct task_struct { struct task_struct *group_leader; struct mm_struct *mm; int pid, tgid; u32 flags, ptrace; void *bpf_storage; };
 
+struct gendisk { char disk_name[32]; struct block_device *part0; u32 open_partitions; };
+struct block_device { u32 bd_dev; atomic_counter bd_openers; struct gendisk *bd_disk; };
+struct block_device___int { int bd_openers; }; /* until 5.19 */
+
 struct bpf_map { u32 id; };
 
 struct shmem_inode_info { u32 seals; struct inode vfs_inode; };
@@ -114,6 +121,9 @@ enum kernel_read_file_id___new { READING_MODULE_COMPRESSED = 3 }; /* 6.14 */
 enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE = 3, LOADING_KEXEC_INITRAMFS = 4 };
 
 enum lockdown_reason { LOCKDOWN_DEV_MEM = 2, LOCKDOWN_MSR = 8, LOCKDOWN_ACPI_TABLES = 9, LOCKDOWN_BPF_WRITE_USER = 16 };
+
+/* NAME is the first four characters of a name, as a little-endian number. */
+#define NAME(a, b, c, d) ((a) | (b) << 8 | (c) << 16 | (d) << 24)
 
 #define EXISTS(type, field) __builtin_preserve_field_info(((type *)0)->field, 2)
 #define OFFSET(type, field) __builtin_preserve_field_info(((type *)0)->field, 0)

@@ -1,0 +1,314 @@
+package bpflsm
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/testkit/vm"
+)
+
+// tools are the programs that make file systems in a guest, with what they need.
+func tools(t *testing.T) map[string]string {
+	t.Helper()
+	if vm.Inside() != "" {
+		return nil
+	}
+	files := map[string]string{}
+	for _, name := range []string{"mke2fs", "mkfs.xfs", "mkfs.btrfs"} {
+		path := filepath.Join("/usr/sbin", name)
+		files["/sbin/"+name] = path
+		out, err := exec.Command("ldd", path).Output()
+		if err != nil {
+			t.Fatalf("what %s needs (make deps installs it): %v", path, err)
+		}
+		for line := range strings.Lines(string(out)) {
+			for f := range strings.FieldsSeq(line) {
+				if filepath.IsAbs(f) {
+					real, err := filepath.EvalSymlinks(f)
+					if err != nil {
+						t.Fatal(err)
+					}
+					files[f] = real
+				}
+			}
+		}
+	}
+	return files
+}
+
+// volume is a mounted file system in memory.
+type volume struct{ fs, dev, at string }
+
+// makeVolume makes one on a compressed disk in memory, or on a file (loop).
+func makeVolume(t *testing.T, fs, dev string) volume {
+	t.Helper()
+	args := map[string][]string{
+		"ext4":  {"/sbin/mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O", "verity", dev},
+		"xfs":   {"/sbin/mkfs.xfs", "-q", dev},
+		"btrfs": {"/sbin/mkfs.btrfs", "-q", dev},
+	}[fs]
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", fs, err, out)
+	}
+	v := volume{fs, dev, t.TempDir()}
+	if err := unix.Mount(dev, v.at, fs, 0, ""); err != nil {
+		t.Fatalf("mount %s: %v", fs, err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(v.at, unix.MNT_DETACH) })
+	return v
+}
+
+func ramDisk(t *testing.T) string {
+	t.Helper()
+	n := strings.TrimSpace(string(read(t, "/sys/class/zram-control/hot_add")))
+	at := "/sys/block/zram" + n
+	if err := errors.Join(os.WriteFile(at+"/comp_algorithm", []byte("lz4"), 0), os.WriteFile(at+"/disksize", []byte("400M"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	return "/dev/zram" + n
+}
+
+func loopDisk(t *testing.T, file string) string {
+	t.Helper()
+	n, err := unix.IoctlRetInt(int(open(t, "/dev/loop-control", os.O_RDWR).Fd()), unix.LOOP_CTL_GET_FREE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := fmt.Sprintf("/dev/loop%d", n)
+	d, err := os.OpenFile(dev, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Truncate(file, 64<<20), unix.IoctlSetInt(int(d.Fd()), unix.LOOP_SET_FD, int(open(t, file, os.O_RDWR).Fd())), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return dev
+}
+
+// TestFileSystems has what is trusted run, and what is not refused, on the file
+// systems that programs are installed on.
+func TestFileSystems(t *testing.T) {
+	files := tools(t)
+	for _, kernel := range []string{"6.1", "6.12"} {
+		t.Run(kernel, func(t *testing.T) {
+			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"lz4", "zram", "ext4", "xfs", "btrfs", "fuse", "loop"}, Files: files}, testFileSystems)
+		})
+	}
+}
+
+func testFileSystems(t *testing.T) {
+	g := openGuest(t)
+	installer := append(read(t, "/bin/busybox"), "boot loader"...)
+	e := entry(installer)
+	e.Origin = "dpkg:grub-pc"
+	g.set = g.set.With(e)
+	if err := os.WriteFile("/bin/busybox-grub", installer, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var volumes []volume
+	for _, fs := range []string{"ext4", "xfs", "btrfs"} {
+		volumes = append(volumes, makeVolume(t, fs, ramDisk(t)))
+	}
+	image := g.write(t, "image", nil)
+	loop := makeVolume(t, "ext4", loopDisk(t, image))
+	bare := ramDisk(t)
+	g.apply(t, cordon.ModeEnforce)
+	for _, v := range volumes {
+		t.Run(v.fs, func(t *testing.T) { testVolume(t, g, v, bare) })
+	}
+	t.Run("btrfs subvolumes", func(t *testing.T) { testSubvolumes(t, g, volumes[2].at) })
+	t.Run("fuse", func(t *testing.T) {
+		path := serveFuse(t, g.program)
+		if got := read(t, path); !bytes.Equal(got, g.program) {
+			t.Fatalf("the server has %d bytes, not the %d of the program", len(got), len(g.program))
+		}
+		g.refused(t, "trusted content that a program shows", func() error { return run(path) })
+		g.apply(t, cordon.ModeOff)
+		allowed(t, "without a restriction", run(path))
+		g.apply(t, cordon.ModeEnforce)
+	})
+	t.Run("loop", func(t *testing.T) { testLoop(t, g, loop, image) })
+}
+
+func testVolume(t *testing.T, g *guest, v volume, bare string) {
+	at := func(name string, content []byte) string {
+		path := filepath.Join(v.at, name)
+		if err := os.WriteFile(path, content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	good, evil := at("good", g.program), at("evil", g.evil(v.fs))
+	allowed(t, "trusted", run(good))
+	g.refused(t, "untrusted", func() error { return run(evil) })
+	script := at("s.sh", []byte(trustedScript))
+	allowed(t, "script", run(script))
+	fi, err := os.Stat(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, script, os.O_WRONLY)
+	if _, err := f.WriteAt([]byte("exit 1"), 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Close(), os.Chtimes(script, fi.ModTime(), fi.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+	g.refused(t, "written in place, times as before", func() error { return run(script) })
+	for range 3 {
+		if err := os.Remove(good); err != nil {
+			t.Fatal(err)
+		}
+		path := at("reuse", g.evil(v.fs+"2"))
+		g.refused(t, "perhaps with an inode number used again", func() error { return run(path) })
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		good = at("good", g.program)
+		allowed(t, "trusted again", run(good))
+	}
+	g.refused(t, "the device opened for writing", func() error {
+		_, err := os.OpenFile(v.dev, os.O_RDWR, 0)
+		return err
+	})
+	_ = open(t, v.dev, os.O_RDONLY)
+	_ = open(t, bare, os.O_RDWR)
+	allowed(t, "the device written to by a boot loader's installer", run("/bin/busybox-grub", "dd", "if=/dev/null", "of="+v.dev, "conv=notrunc"))
+	if err := run("/bin/busybox", "dd", "if=/dev/null", "of="+v.dev, "conv=notrunc"); err == nil {
+		t.Error("anybody else could write to the device")
+	}
+}
+
+// Files of two subvolumes have the same device and inode number for the kernel.
+func testSubvolumes(t *testing.T, g *guest, at string) {
+	dir := open(t, at, os.O_RDONLY)
+	var paths [2]string
+	for i, content := range [][]byte{g.program, g.evil("subvolume")} {
+		name := fmt.Sprintf("sub%d", i)
+		var args struct {
+			fd   int64
+			name [4088]byte
+		}
+		copy(args.name[:], name)
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), 0x5000940e /* BTRFS_IOC_SUBVOL_CREATE */, uintptr(unsafe.Pointer(&args))); errno != 0 {
+			t.Fatal(errno)
+		}
+		paths[i] = filepath.Join(at, name, "program")
+		if err := os.WriteFile(paths[i], content, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var st [2]unix.Stat_t
+	if err := errors.Join(unix.Stat(paths[0], &st[0]), unix.Stat(paths[1], &st[1])); err != nil || st[0].Ino != st[1].Ino {
+		t.Fatalf("the numbers differ: %d, %d, %v", st[0].Ino, st[1].Ino, err)
+	}
+	for range 2 {
+		allowed(t, "trusted", run(paths[0]))
+		g.refused(t, "untrusted, same number", func() error { return run(paths[1]) })
+	}
+}
+
+// A file is the disk: nothing there is trusted, but what fs-verity vouches for.
+func testLoop(t *testing.T, g *guest, v volume, image string) {
+	plain, sealed := filepath.Join(v.at, "plain"), filepath.Join(v.at, "sealed")
+	for _, path := range []string{plain, sealed} {
+		if err := os.WriteFile(path, g.program, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.refused(t, "trusted content on a loop device", func() error { return run(plain) })
+	arg := struct {
+		version, algorithm, block, saltSize uint32
+		salt                                uint64
+		sigSize, reserved                   uint32
+		sig                                 uint64
+		more                                [11]uint64
+	}{version: 1, algorithm: 1 /* SHA-256 */, block: 4096}
+	f, err := os.Open(sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), unix.FS_IOC_ENABLE_VERITY, uintptr(unsafe.Pointer(&arg))); errno != 0 {
+		t.Fatal(errno)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	allowed(t, "with fs-verity", run(sealed))
+	unix.Sync()
+	blocks := read(t, image)
+	n := 0
+	for at := bytes.Index(blocks, g.program); at >= 0; at = bytes.Index(blocks, g.program) {
+		n++
+		blocks[at+len(g.program)-1] ^= 1
+	}
+	if err := errors.Join(os.WriteFile(image, blocks, 0o600), os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(sealed); err == nil || n < 2 {
+		t.Errorf("changed beneath at %d places, it ran", n)
+	}
+}
+
+func TestBeneath(t *testing.T) {
+	sys := t.TempDir()
+	device := func(path, number string, more ...string) {
+		dir := filepath.Join(sys, "devices", path)
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/dev", []byte(number+"\n"), 0o644), os.MkdirAll(sys+"/dev/block", 0o755), os.Symlink(dir, sys+"/dev/block/"+number)); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range more {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	link := func(to, from string) {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(sys, from)), 0o755), os.Symlink(filepath.Join(sys, "devices", to), filepath.Join(sys, from))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	device("sda", "8:0")
+	device("sda/sda1", "8:1", "partition")
+	device("sda/sda2", "8:2", "partition")
+	device("sdb", "8:16")
+	device("sdc", "8:32")
+	device("dm-0", "253:0") // a volume on an array of sda2 and sdb
+	device("md0", "9:0")
+	link("md0", "devices/dm-0/slaves/md0")
+	link("sda/sda2", "devices/md0/slaves/sda2")
+	link("sdb", "devices/md0/slaves/sdb")
+	link("sdc", "fs/btrfs/UUID/devices/sdc")
+	got, err := beneath(sys, "22 1 253:0 / / rw - ext4 /dev/x rw\n23 22 8:1 / /boot rw - ext4 /dev/sda1 rw\n24 22 0:35 / /data rw - btrfs /dev/sdc rw\n\nodd\n")
+	want := []uint32{9 << 20, 8<<20 | 2, 8 << 20, 8<<20 | 16, 8<<20 | 32}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %#x, %v; want %#x", got, err, want)
+	}
+	if err := os.WriteFile(filepath.Join(sys, "devices/sdb/dev"), []byte("odd"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := beneath(sys, "22 1 253:0 / / rw - ext4 /dev/x rw\n"); err == nil {
+		t.Errorf("an unreadable number: got %#x", got)
+	}
+}
+
+func TestWritesDisks(t *testing.T) {
+	for origin, want := range map[string]bool{
+		"dpkg:grub-pc": true, "rpm:grub2-tools": true, "dpkg:lvm2": true, "dpkg:coreutils": false, "rule:grub:1": false, "cordon": false, "dpkg:lvm2-dbg": false, "": false, "grub": false,
+	} {
+		if got := writesDisks(origin); got != want {
+			t.Errorf("%q: %v", origin, got)
+		}
+	}
+}
