@@ -100,16 +100,17 @@ type Observed struct {
 	// order that it took up, or of the [Release] that freed it; empty: none.
 	Action   ActionID    `json:"action,omitempty"`
 	Order    OrderType   `json:"order,omitempty"`
-	Mode     Mode        `json:"mode"`             // what was asked of the enforcer
-	InForce  bool        `json:"inForce"`          // the self-test saw that the mode really holds
-	Enforcer string      `json:"enforcer"`         // bpf, fanotify, none
-	Scope    string      `json:"scope"`            // host, mount:/path
-	Limits   []string    `json:"limits,omitempty"` // what this enforcer cannot stop here, a sentence each
-	Trusted  int         `json:"trusted"`          // files in the trust set
-	TrustSet string      `json:"trustSet"`         // SHA-256 over the trust set, hex; empty: none yet
-	Policy   PolicyState `json:"policy,omitzero"`  // the trust policy that it has
-	Refused  uint64      `json:"refused"`          // refused executions since the agent started
-	Lease    LeaseState  `json:"lease,omitzero"`   // of the restriction that it was ordered
+	Mode     Mode        `json:"mode"`               // what was asked of the enforcer
+	InForce  bool        `json:"inForce"`            // the self-test saw that the mode really holds
+	Enforcer string      `json:"enforcer"`           // bpf, fanotify, none
+	Scope    string      `json:"scope"`              // host, mount:/path
+	Limits   []string    `json:"limits,omitempty"`   // what this enforcer cannot stop here, a sentence each
+	Coverage []Coverage  `json:"coverage,omitempty"` // what it judges here, and what not
+	Trusted  int         `json:"trusted"`            // files in the trust set
+	TrustSet string      `json:"trustSet"`           // SHA-256 over the trust set, hex; empty: none yet
+	Policy   PolicyState `json:"policy,omitzero"`    // the trust policy that it has
+	Refused  uint64      `json:"refused"`            // refused executions since the agent started
+	Lease    LeaseState  `json:"lease,omitzero"`     // of the restriction that it was ordered
 	BootID   string      `json:"bootId"`
 	Problem  string      `json:"problem,omitempty"` // why InForce is false although the mode is enforce
 	At       time.Time   `json:"at"`                // by the machine's clock

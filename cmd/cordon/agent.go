@@ -225,10 +225,10 @@ func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Lo
 	}
 	e, err := bpflsm.Open(cfg)
 	if err != nil {
-		return nil, enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+		return nil, enforce.Finding{Answer: cordon.No, Reason: err.Error()}
 	}
 	found := e.Prove(g)
-	if found.Answer != enforce.Yes {
+	if found.Answer != cordon.Yes {
 		if err := e.Close(); err != nil {
 			log.Error("BPF LSM not closed", "err", err)
 		}
@@ -240,15 +240,15 @@ func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Lo
 // openFanotify returns no enforcer if it is known not to work.
 func (c agentRun) openFanotify(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
 	if err := g.Alive(); err != nil { // from here on programs may wait for this process
-		return nil, enforce.Finding{Answer: enforce.Unknown, Reason: err.Error()}
+		return nil, enforce.Finding{Answer: cordon.Unknown, Reason: err.Error()}
 	}
 	found := fanotify.Probe(g, c.DataDir)
-	if found.Answer == enforce.No {
+	if found.Answer == cordon.No {
 		return nil, found
 	}
 	e, err := fanotify.Open(scope, log)
 	if err != nil {
-		return nil, enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+		return nil, enforce.Finding{Answer: cordon.No, Reason: err.Error()}
 	}
 	return e, found
 }
@@ -362,6 +362,7 @@ func (c agentStatus) Run(ctx context.Context, env *cli.Env) error {
 	for i, l := range o.Limits {
 		row([]string{"Limits", ""}[min(i, 1)], "%s", l)
 	}
+	rows = append(rows, cli.CoverageRows(o.Coverage)...)
 	return env.Table(rows...)
 }
 

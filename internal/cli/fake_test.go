@@ -69,7 +69,8 @@ var epoch = time.Date(2026, 1, 24, 22, 17, 2, 0, time.UTC)
 func newFake() *fake {
 	f := &fake{orderKey: key("order"), roles: []string{"Machine.Read.All", "Machine.RestrictExecution", "Cordon.Administer"}}
 	f.add("web-01.example.org", cordon.Observed{Mode: cordon.ModeOff, InForce: true, Enforcer: "fanotify", Scope: "host", Trusted: 48211, At: epoch,
-		Limits: []string{"a program that is mapped without being executed is not seen", "restrictions end if the agent is killed"}},
+		Limits:   []string{"a program that is mapped without being executed is not seen", "restrictions end if the agent is killed"},
+		Coverage: []cordon.Coverage{{What: "programs", Answer: cordon.Yes, Reason: "seen"}, {What: "libraries", Answer: cordon.No, Reason: "not asked about"}, {What: "files elsewhere", Answer: cordon.Unknown, Reason: "not tried"}}},
 		nil, mde.InProgress, mde.Succeeded)
 	f.add("broken-01.example.org", cordon.Observed{Generation: 1, Mode: cordon.ModeEnforce, Enforcer: "fanotify", Scope: "host", Problem: "the canary was not refused", At: epoch},
 		nil, mde.Failed)

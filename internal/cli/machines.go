@@ -139,6 +139,7 @@ func describeMachine(m mde.Machine, state mde.MachineState, now time.Time) [][]s
 			}
 			rows = append(rows, []string{label, limit})
 		}
+		rows = append(rows, CoverageRows(o.Coverage)...)
 		rows = append(rows,
 			[]string{"Trusted files", strconv.Itoa(o.Trusted)},
 			[]string{"Refused", number(o.Refused) + " since the agent started"},
@@ -157,6 +158,28 @@ func describeMachine(m mde.Machine, state mde.MachineState, now time.Time) [][]s
 		[]string{"Address", or(m.LastIPAddress, "-")},
 		[]string{"Id", m.ID},
 		[]string{"Device id", or(m.AADDeviceID, "-")})
+}
+
+// CoverageRows are what a machine covers, as rows of a table: what is not covered first.
+func CoverageRows(all []cordon.Coverage) [][]string {
+	var rows [][]string
+	for _, answer := range []cordon.Answer{cordon.No, cordon.Unknown, cordon.Yes} {
+		for _, c := range all {
+			if c.Answer != answer {
+				continue
+			}
+			label := ""
+			if len(rows) == 0 {
+				label = "Covered"
+			}
+			text := string(c.Answer) + ": " + c.What
+			if c.Answer != cordon.Yes {
+				text += ": " + c.Reason
+			}
+			rows = append(rows, []string{label, text})
+		}
+	}
+	return rows
 }
 
 // wrongClock is a difference between the clocks that no delay explains.

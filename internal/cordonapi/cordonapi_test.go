@@ -106,7 +106,7 @@ func (w *world) report(a cordon.Action, state cordon.ReportState) {
 	r := cordon.Report{
 		Machine: w.machine, Action: a.ID, Generation: a.Generation, State: state,
 		Observed: cordon.Observed{
-			Generation: a.Generation, Mode: cordon.ModeEnforce, InForce: true, Enforcer: "fanotify", Scope: "host", Limits: []string{"Library loads are not judged"},
+			Generation: a.Generation, Mode: cordon.ModeEnforce, InForce: true, Enforcer: "fanotify", Scope: "host", Limits: []string{"Library loads are not judged"}, Coverage: []cordon.Coverage{{What: "libraries", Answer: cordon.No, Reason: "it asks about executions"}},
 			Trusted: 4711, TrustSet: strings.Repeat("ab", 32), Refused: 3, BootID: "boot", At: w.now, ClockOffset: -12,
 		},
 	}

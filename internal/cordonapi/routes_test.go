@@ -31,7 +31,7 @@ import (
 
 func document(t testing.TB) *contract.Document {
 	d := contract.Load(t, cordonapi.OpenAPI)
-	d.Optional = []string{"limits", "problem", "clockOffsetMs", "secretText", "sha256", "owner", "reason", "machine", "group", "scope", "comment", "lease", "lapsed", "leaseSeconds", "next"}
+	d.Optional = []string{"limits", "coverage", "problem", "clockOffsetMs", "secretText", "sha256", "owner", "reason", "machine", "group", "scope", "comment", "lease", "lapsed", "leaseSeconds", "next"}
 	return d
 }
 

@@ -74,6 +74,8 @@ type Description struct {
 	Name   string
 	Scope  Scope
 	Limits []string // what it cannot stop, a sentence each
+	// Coverage is what it judges here and now, and what not.
+	Coverage []cordon.Coverage
 	// Mappings: executable mappings of files (libraries) are judged too, not only
 	// executions.
 	Mappings bool
@@ -103,19 +105,9 @@ func (s Scope) String() string {
 	return "mount:" + s.Mount
 }
 
-// Answer is what a probe found out.
-type Answer uint8
-
-// The answers. Only the first two are conclusive.
-const (
-	Unknown Answer = iota
-	Yes
-	No
-)
-
 // Finding is the result of a probe, with its reason in a sentence for people.
 type Finding struct {
-	Answer Answer
+	Answer cordon.Answer
 	Reason string
 }
 

@@ -182,6 +182,7 @@ func (p *Protection) note(change func(*cordon.Observed)) {
 func (p *Protection) Observe() cordon.Observed {
 	o := *p.observed.Load()
 	o.Refused = p.cfg.Refused()
+	o.Coverage = p.cfg.Enforcer.Describe().Coverage // file systems come and go
 	return o
 }
 

@@ -43,6 +43,13 @@ func (k *kernel) Mode() cordon.Mode {
 
 func (k *kernel) Stats() enforce.Stats { return enforce.Stats{Refused: 7} }
 
+// Describe covers what comes and goes: a file system in the mode it has.
+func (k *kernel) Describe() enforce.Description {
+	d := k.None.Describe()
+	d.Coverage = []cordon.Coverage{{What: "files in mode " + string(k.Mode()), Answer: cordon.Yes}}
+	return d
+}
+
 type rig struct {
 	*Protection
 	kernel *kernel
@@ -137,6 +144,9 @@ func TestSwitch(t *testing.T) {
 				}
 				if !r.kernel.set.Contains(sha256.Sum256([]byte("canary"))) || r.Observe().Trusted != 2 || r.Observe().Refused != 7 {
 					t.Errorf("Cordon's own canary is not trusted: %+v", r.Observe())
+				}
+				if c := r.Observe().Coverage; len(c) != 1 || c[0].What != "files in mode enforce" {
+					t.Errorf("what is covered is not what it is now: %+v", c)
 				}
 				return
 			}

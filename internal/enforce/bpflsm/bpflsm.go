@@ -62,6 +62,8 @@ type Config struct {
 type Enforcer struct {
 	cfg     Config
 	without []string
+	kernel  abilities
+	called  enforce.Finding // whether the kernel calls the programs
 	progs   map[string]*ebpf.Program
 	maps    map[string]*ebpf.Map
 	links   map[string]link.Link
@@ -70,6 +72,7 @@ type Enforcer struct {
 	base    enforce.Stats // what the canaries of Prove counted
 	pinned  string        // directory of our own pins, if any
 
+	asking  sync.Mutex // one question at a time
 	apply   sync.Mutex // one Apply at a time
 	version cordon.Digest
 	elders  []elder
@@ -83,6 +86,7 @@ type Enforcer struct {
 // Open loads and attaches everything in mode off.
 func Open(cfg Config) (*Enforcer, error) {
 	e := &Enforcer{cfg: cfg, refusals: make(chan enforce.Refusal, 64)}
+	e.called = enforce.Finding{Answer: cordon.Unknown, Reason: "attached, and not tried yet"}
 	if err := e.open(); err != nil {
 		return nil, &cordon.Error{Kind: cordon.Unavailable, Message: "BPF LSM cannot be used", Err: errors.Join(err, e.Close())}
 	}
@@ -95,10 +99,11 @@ func (e *Enforcer) open() error {
 		return err
 	}
 	e.without = without
-	c, err := load(s, nil)
+	c, kernel, err := load(s, nil)
 	if err != nil {
 		return err
 	}
+	e.kernel = kernel
 	e.progs, e.maps = c.Programs, c.Maps
 	e.links = make(map[string]link.Link)
 	for name, p := range e.progs {
@@ -156,12 +161,27 @@ func ownDigest() (d cordon.Digest, err error) {
 // ask opens path in a way that the programs notice, and returns what the
 // kernel calls its file system, which is not always what stat(2) says, and its inode.
 func (e *Enforcer) ask(path string) (dev, file uint64, err error) {
+	answers, err := e.question(path, settingAsked, settingAskedFile)
+	return answers[0], answers[1], err
+}
+
+// askGround returns the reason, as in [reasons], why the kernel could trust
+// nothing where path lies; 0: it could.
+func (e *Enforcer) askGround(path string) (uint8, error) {
+	answers, err := e.question(path, settingAsked, settingAskedGround)
+	return uint8(answers[1]), err
+}
+
+// question returns two of the settings that the programs answer in.
+func (e *Enforcer) question(path string, first, second uint32) (answers [2]uint64, err error) {
+	e.asking.Lock()
+	defer e.asking.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	settings := e.maps["settings"]
 	err = errors.Join(settings.Put(settingAsked, uint64(0)), settings.Put(settingAsker, uint64(unix.Gettid())))
 	if err != nil {
-		return 0, 0, err
+		return answers, err
 	}
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err == nil {
@@ -169,12 +189,12 @@ func (e *Enforcer) ask(path string) (dev, file uint64, err error) {
 	}
 	err = errors.Join(err, settings.Put(settingAsker, uint64(0)))
 	if err == nil {
-		err = errors.Join(settings.Lookup(settingAsked, &dev), settings.Lookup(settingAskedFile, &file))
+		err = errors.Join(settings.Lookup(first, &answers[0]), settings.Lookup(second, &answers[1]))
 	}
-	if err == nil && dev == 0 {
+	if err == nil && answers[0] == 0 {
 		err = errors.New("the kernel attached the programs, but does not call them (is bpf in /sys/kernel/security/lsm? If not, boot with lsm=…,bpf)")
 	}
-	return dev, file, err
+	return answers, err
 }
 
 func (e *Enforcer) setScope() error {
@@ -198,6 +218,9 @@ func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 	e.apply.Lock()
 	defer e.apply.Unlock()
 	if mode == cordon.ModeEnforce && e.cfg.Scope.Mount == "" {
+		if err := e.grounded(); err != nil {
+			return err
+		}
 		if err := e.closeDisks(); err != nil {
 			return &cordon.Error{Kind: cordon.Unavailable, Message: "the disks beneath programs could not be closed to writers", Err: err}
 		}
@@ -331,6 +354,7 @@ func (e *Enforcer) Describe() enforce.Description {
 	for _, name := range e.without {
 		d.Limits = append(d.Limits, optional[name])
 	}
+	d.Coverage = e.coverage()
 	return d
 }
 

@@ -139,6 +139,23 @@ func testFileSystems(t *testing.T) {
 		g.apply(t, cordon.ModeEnforce)
 	})
 	t.Run("loop", func(t *testing.T) { testLoop(t, g, loop, image) })
+	t.Run("coverage", func(t *testing.T) {
+		all := g.Describe().Coverage
+		for what, want := range map[string]cordon.Answer{
+			"files on ext4 (" + volumes[0].at + ")":           cordon.Yes,
+			"files on xfs (" + volumes[1].at + ")":            cordon.Yes,
+			"files on btrfs (" + volumes[2].at + ")":          cordon.Yes,
+			"files on ext4 on loop (" + loop.at + ")":         cordon.No,
+			"code without a file (JIT)":                       cordon.No,
+			"programs and scripts that are executed":          cordon.Unknown, // nobody proved it
+			"everything while the agent is away":              cordon.No,
+			"other processes' memory (ptrace, /proc/PID/mem)": cordon.Unknown,
+		} {
+			if !slices.ContainsFunc(all, func(c cordon.Coverage) bool { return c.What == what && c.Answer == want && c.Reason != "" }) {
+				t.Errorf("%s: not %s in %+v", what, want, all)
+			}
+		}
+	})
 }
 
 func testVolume(t *testing.T, g *guest, v volume, bare string) {
@@ -300,6 +317,55 @@ func TestBeneath(t *testing.T) {
 	}
 	if got, err := beneath(sys, "22 1 253:0 / / rw - ext4 /dev/x rw\n"); err == nil {
 		t.Errorf("an unreadable number: got %#x", got)
+	}
+}
+
+func TestMounted(t *testing.T) {
+	const mountinfo = `22 1 8:1 / / rw - ext4 /dev/sda1 rw
+23 22 8:1 /a /b\040c rw shared:1 - ext4 /dev/sda1 rw
+24 22 8:1 / /c rw - ext4 /dev/sda1 rw
+25 22 8:1 / /d rw - ext4 /dev/sda1 rw
+26 22 0:5 / /proc rw - proc proc rw
+27 22 7:3 / /snap rw - squashfs /dev/loop3 rw
+28 22 0:40 / /mnt rw - fuse.sshfs x rw
+29 22 0:41 / /o rw - overlay overlay rw
+odd
+30 22 0:42 / /n rw - nfs4 x:/ rw
+`
+	disk := func(dev string) string { return map[string]string{"8:1": "sda1", "7:3": "loop3"}[dev] }
+	want := map[string]cordon.Answer{
+		"files on ext4 (/, /b c, /c and 1 more)": cordon.Yes, "files on squashfs on loop (/snap)": cordon.No, "files on fuse.sshfs (/mnt)": cordon.No,
+		"files on overlay (/o)": cordon.Yes, "files on nfs4 (/n)": cordon.No,
+	}
+	got := mounted(mountinfo, disk, true)
+	for _, c := range got {
+		if want[c.What] != c.Answer || c.Reason == "" {
+			t.Errorf("got %+v", c)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("got %+v", got)
+	}
+	if got := mounted("29 22 0:41 / /o rw - overlay overlay rw\n", disk, false); len(got) != 1 || got[0].Answer != cordon.No {
+		t.Errorf("without the overlay's types: %+v", got)
+	}
+}
+
+// The programs and this package name the same file systems.
+func TestKeeps(t *testing.T) {
+	_, rest, _ := strings.Cut(string(read(t, "bpf/cordon.bpf.c")), "INLINE bool holds(")
+	rest, _, _ = strings.Cut(rest, "return 1;")
+	n := 0
+	for line := range strings.Lines(rest) {
+		if _, name, ok := strings.Cut(strings.TrimSpace(line), "/* "); ok && strings.Contains(line, "case 0x") {
+			n++
+			if name = strings.TrimSuffix(name, " */"); !slices.Contains(keeps, name) {
+				t.Errorf("%s is missing here", name)
+			}
+		}
+	}
+	if n != 14 {
+		t.Errorf("%d file systems there", n)
 	}
 }
 

@@ -70,6 +70,12 @@ func asks(kernel *btf.Spec) error {
 	return nil
 }
 
+// abilities are what this kernel has beside hooks.
+type abilities struct {
+	asks    bool // AT_EXECVE_CHECK
+	overlay bool // the files below overlays are found
+}
+
 // modules returns the type information of modules that the programs look into.
 func modules() ([]*btf.Spec, error) {
 	// Overlay is a module on most machines and comes when the first container is
@@ -91,10 +97,12 @@ func modules() ([]*btf.Spec, error) {
 }
 
 // load loads all programs that this kernel can have.
-func load(s *ebpf.CollectionSpec, replace map[string]*ebpf.Map) (*ebpf.Collection, error) {
+func load(s *ebpf.CollectionSpec, replace map[string]*ebpf.Map) (*ebpf.Collection, abilities, error) {
+	can := abilities{asks: s.Programs["check"] != nil}
 	extra, err := modules()
+	can.overlay = len(extra) > 0
 	if err != nil {
-		return nil, err
+		return nil, can, err
 	}
 	c, err := ebpf.NewCollectionWithOptions(s, ebpf.CollectionOptions{
 		Programs:        ebpf.ProgramOptions{ExtraRelocationTargets: extra},
@@ -103,18 +111,18 @@ func load(s *ebpf.CollectionSpec, replace map[string]*ebpf.Map) (*ebpf.Collectio
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
 		last := refused.Log[max(0, len(refused.Log)-12):]
-		return nil, fmt.Errorf("load programs: %w: %s", err, strings.Join(last, " | "))
+		return nil, can, fmt.Errorf("load programs: %w: %s", err, strings.Join(last, " | "))
 	}
 	if lsm, unread := os.ReadFile("/sys/kernel/security/lsm"); err != nil && unread == nil {
 		if list := strings.TrimSpace(string(lsm)); !slices.Contains(strings.Split(list, ","), "bpf") {
-			return nil, fmt.Errorf("bpf is not among the kernel's active security modules: boot with lsm=%s,bpf", list)
+			return nil, can, fmt.Errorf("bpf is not among the kernel's active security modules: boot with lsm=%s,bpf", list)
 		}
 	}
 	if errors.Is(err, unix.EPERM) {
-		return nil, errors.New("this kernel does not let the agent load BPF LSM programs (it takes root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, and some machines refuse it to all)")
+		return nil, can, errors.New("this kernel does not let the agent load BPF LSM programs (it takes root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, and some machines refuse it to all)")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("load programs: %w", err)
+		return nil, can, fmt.Errorf("load programs: %w", err)
 	}
-	return c, nil
+	return c, can, nil
 }

@@ -23,6 +23,8 @@ const (
 	settingPinsFile
 	settingHome
 	settingHomeFile
+
+	settingAskedGround uint32 = 10
 )
 
 // word is what changes at once: see the macros of the same names.

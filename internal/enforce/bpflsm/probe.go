@@ -17,10 +17,15 @@ import (
 // system that nobody else can reach, which alone is enforced on meanwhile. It is
 // called once at most, before anything else.
 func (e *Enforcer) Prove(g *enforce.Guardian) enforce.Finding {
+	e.called = e.prove(g)
+	return e.called
+}
+
+func (e *Enforcer) prove(g *enforce.Guardian) enforce.Finding {
 	if e.Mode() == cordon.ModeEnforce {
 		// What an earlier agent left decides before ours is asked; that ours is
 		// called was seen when it was asked for names (see ask).
-		return enforce.Finding{Answer: enforce.Yes, Reason: "the kernel calls the programs; an earlier agent's are in force"}
+		return enforce.Finding{Answer: cordon.Yes, Reason: "the kernel calls the programs; an earlier agent's are in force"}
 	}
 	dir, err := privateDir()
 	if err != nil {
@@ -29,16 +34,16 @@ func (e *Enforcer) Prove(g *enforce.Guardian) enforce.Finding {
 	defer func() { _ = unix.Close(dir) }() // the file system goes with it
 	canary, err := enforce.NewCanary()
 	if err != nil {
-		return enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+		return enforce.Finding{Answer: cordon.No, Reason: err.Error()}
 	}
 	err = e.proveIn(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir), canary, g)
 	if err = errors.Join(err, e.put(cordon.ModeOff, nil), e.setScope()); err != nil {
-		return enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+		return enforce.Finding{Answer: cordon.No, Reason: err.Error()}
 	}
 	if e.base, err = e.counters(); err != nil {
 		return unknown(err)
 	}
-	return enforce.Finding{Answer: enforce.Yes, Reason: "the kernel refused a canary and ran a trusted one"}
+	return enforce.Finding{Answer: cordon.Yes, Reason: "the kernel refused a canary and ran a trusted one"}
 }
 
 // proveIn enforces in the directory at, whose file system nobody else uses.
@@ -75,5 +80,5 @@ func privateDir() (int, error) {
 }
 
 func unknown(err error) enforce.Finding {
-	return enforce.Finding{Answer: enforce.Unknown, Reason: "BPF LSM could not be tried: " + err.Error()}
+	return enforce.Finding{Answer: cordon.Unknown, Reason: "BPF LSM could not be tried: " + err.Error()}
 }

@@ -50,6 +50,18 @@ var limits = []string{
 	"Files on network and FUSE file systems are always refused.",
 }
 
+// coverage is what fanotify asks about, on every kernel.
+var coverage = []cordon.Coverage{
+	{What: "programs and scripts that are executed", Answer: cordon.Yes, Reason: "a canary was refused"},
+	{What: "libraries and other files mapped as code", Answer: cordon.No, Reason: "fanotify asks about executions"},
+	{What: "memory files (memfd, System V)", Answer: cordon.No, Reason: "they belong to no mount that can be watched"},
+	{What: "code without a file (JIT)", Answer: cordon.No, Reason: "fanotify asks about executions"},
+	{What: "modules and kernels", Answer: cordon.No, Reason: "fanotify asks about executions"},
+	{What: "other processes' memory (ptrace, /proc/PID/mem)", Answer: cordon.No, Reason: "fanotify asks about executions"},
+	{What: "files in other mount namespaces", Answer: cordon.Unknown, Reason: "only on file systems that are mounted in the agent's, too"},
+	{What: "everything while the agent is away", Answer: cordon.No, Reason: "the kernel then lets everything run"},
+}
+
 // policy is what executions are judged by. A new one replaces it as a whole.
 type policy struct {
 	mode cordon.Mode
@@ -210,7 +222,7 @@ func (e *Enforcer) Beat() uint64 { return e.beat.Load() }
 
 // Describe says what this enforcer is and cannot do.
 func (e *Enforcer) Describe() enforce.Description {
-	return enforce.Description{Name: "fanotify", Scope: e.scope, Limits: limits}
+	return enforce.Description{Name: "fanotify", Scope: e.scope, Limits: limits, Coverage: coverage}
 }
 
 // Close lets go. The kernel allows whatever still waits. A second call does nothing.

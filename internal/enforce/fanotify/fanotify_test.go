@@ -481,10 +481,10 @@ func TestSelfTest(t *testing.T) {
 func TestProbe(t *testing.T) {
 	confined(t, func(t *testing.T, scope string) {
 		r := newRig(t, scope)
-		if f := Probe(r.guardian, scope); f.Answer != enforce.Yes {
+		if f := Probe(r.guardian, scope); f.Answer != cordon.Yes {
 			t.Errorf("got %+v", f)
 		}
-		if f := Probe(r.guardian, filepath.Join(scope, "missing")); f.Answer != enforce.Unknown {
+		if f := Probe(r.guardian, filepath.Join(scope, "missing")); f.Answer != cordon.Unknown {
 			t.Errorf("got %+v", f)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
 )
 
@@ -18,11 +19,11 @@ import (
 func Probe(g *enforce.Guardian, dir string) enforce.Finding {
 	group, err := newGroup()
 	if err != nil {
-		return enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+		return enforce.Finding{Answer: cordon.No, Reason: err.Error()}
 	}
 	canary, err := enforce.NewCanary()
 	if err != nil {
-		return enforce.Finding{Answer: enforce.No, Reason: err.Error()}
+		return enforce.Finding{Answer: cordon.No, Reason: err.Error()}
 	}
 	defer func() { _ = unix.Close(group.fd) }() // lets go of the canary
 	dir, err = os.MkdirTemp(dir, ".cordon-probe-")
@@ -38,7 +39,7 @@ func Probe(g *enforce.Guardian, dir string) enforce.Finding {
 		return unknown(fmt.Errorf("a canary could not be run without any mark: %w", errors.Join(err, verdict)))
 	}
 	if err := group.watch(unix.FAN_MARK_INODE, path); err != nil {
-		return enforce.Finding{Answer: enforce.No, Reason: watchError(path, err).Error()}
+		return enforce.Finding{Answer: cordon.No, Reason: watchError(path, err).Error()}
 	}
 	done := make(chan struct{})
 	go func() {
@@ -51,14 +52,14 @@ func Probe(g *enforce.Guardian, dir string) enforce.Finding {
 	case err != nil:
 		return unknown(err)
 	case errors.Is(verdict, unix.EPERM):
-		return enforce.Finding{Answer: enforce.Yes, Reason: "a canary was refused by the kernel"}
+		return enforce.Finding{Answer: cordon.Yes, Reason: "a canary was refused by the kernel"}
 	default:
-		return enforce.Finding{Answer: enforce.No, Reason: fmt.Sprintf("the kernel accepts the mark, but did not refuse a canary (%v)", verdict)}
+		return enforce.Finding{Answer: cordon.No, Reason: fmt.Sprintf("the kernel accepts the mark, but did not refuse a canary (%v)", verdict)}
 	}
 }
 
 func unknown(err error) enforce.Finding {
-	return enforce.Finding{Answer: enforce.Unknown, Reason: "fanotify could not be tried: " + err.Error()}
+	return enforce.Finding{Answer: cordon.Unknown, Reason: "fanotify could not be tried: " + err.Error()}
 }
 
 // refuseOne refuses the next execution that it is asked about within a second.

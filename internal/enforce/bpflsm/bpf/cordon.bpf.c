@@ -13,7 +13,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* ---- shared with the Go side: maps.go has the same numbers ---- */
 
-enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOME_FILE, SETTINGS = 16 };
+enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOME_FILE, ASKED_GROUND = 10, SETTINGS = 16 };
 
 /* The word says everything that has to change at once. */
 #define MODE(w) ((w) & 3)
@@ -637,12 +637,15 @@ int opened(u64 *ctx)
 	}
 	u64 asker = setting(ASKER);
 	if (asker && asker == (u32)bpf_get_current_pid_tgid()) {
-		/* The agent asks the kernel what it calls this file system, and that this file is code. */
+		/* The agent asks the kernel what it calls this file system, whether that can be relied on, and says that this file is code. */
 		u32 at = ASKED;
 		u64 dev = i->i_sb->s_dev;
 		bpf_map_update_elem(&settings, &at, &dev, 0);
 		at = ASKED_FILE;
 		dev = i->i_ino;
+		bpf_map_update_elem(&settings, &at, &dev, 0);
+		at = ASKED_GROUND;
+		dev = ground(i);
 		bpf_map_update_elem(&settings, &at, &dev, 0);
 		if ((i->i_mode & S_IFMT) == S_IFREG) {
 			struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
