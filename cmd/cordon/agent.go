@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,14 +54,42 @@ type agentDir struct {
 
 type agentRun struct {
 	agentDir
-	Server          string `required:"" env:"CORDON_SERVER" placeholder:"URL" help:"The server, https://host[:port]."`
-	CAFile          string `name:"ca-file" env:"CORDON_CA_FILE" type:"path" placeholder:"FILE" help:"Trust this CA for the server (PEM). Without it, the system's."`
-	EnrollmentToken string `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
-	Enforcer        string `enum:"auto,bpf,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
-	AnonymousCode   string `enum:"allow,deny" default:"allow" help:"With BPF LSM, while restricted: executable memory without a file, as JIT compilers make it: ${enum} (default ${default})."`
-	Scope           string `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
-	Audit           bool   `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
-	Rules           string `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
+	Server          string        `required:"" env:"CORDON_SERVER" placeholder:"URL" help:"The server, https://host[:port]."`
+	CAFile          string        `name:"ca-file" env:"CORDON_CA_FILE" type:"path" placeholder:"FILE" help:"Trust this CA for the server (PEM). Without it, the system's."`
+	EnrollmentToken string        `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
+	Enforcer        string        `enum:"auto,bpf,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
+	AnonymousCode   anonymousCode `default:"allow" placeholder:"RULE" help:"With BPF LSM, while restricted: executable memory without a file, as JIT compilers make it: allow, deny, or deny:CLASS,… for programs that are trusted because of a package (dpkg, rpm), a rule of this machine (rule) or the server's policy (policy) (default ${default})."`
+	Scope           string        `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
+	Audit           bool          `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
+	Rules           string        `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
+}
+
+// anonymousCode is who may not make executable memory without a file.
+type anonymousCode struct {
+	all     bool
+	classes []string // the first words of origins, see [cordon.TrustEntry]
+}
+
+// UnmarshalText reads allow, deny, or deny:CLASS,….
+func (a *anonymousCode) UnmarshalText(text []byte) error {
+	*a = anonymousCode{}
+	how, of, some := strings.Cut(string(text), ":")
+	switch {
+	case how == "allow" && !some:
+		return nil
+	case how == "deny" && !some:
+		a.all = true
+		return nil
+	case how != "deny":
+		return fmt.Errorf("%q is neither allow, deny nor deny:CLASS,…", text)
+	}
+	for class := range strings.SplitSeq(of, ",") {
+		if !slices.Contains([]string{"dpkg", "rpm", "rule", "policy"}, class) {
+			return fmt.Errorf("%q is no class of trust: there are dpkg, rpm, rule and policy", class)
+		}
+		a.classes = append(a.classes, class)
+	}
+	return nil
 }
 
 // Run runs the agent until the context ends.
@@ -219,7 +248,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 
 // openBPF returns no enforcer unless it was seen to work.
 func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
-	cfg := bpflsm.Config{Scope: scope, Log: log, DenyAnonymous: c.AnonymousCode == "deny"}
+	cfg := bpflsm.Config{Scope: scope, Log: log, DenyAnonymous: c.AnonymousCode.all, DenyAnonymousOf: c.AnonymousCode.classes}
 	if scope.Mount == "" {
 		cfg.Pins, cfg.Home, cfg.Kin = bpflsm.Pins, c.DataDir, []int{g.PID()}
 	}

@@ -32,6 +32,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,6 +52,10 @@ type Config struct {
 	// DenyAnonymous refuses executable memory without a file: no JIT runs then.
 	// It holds for the whole machine only.
 	DenyAnonymous bool
+	// DenyAnonymousOf refuses it to programs that are trusted because of these:
+	// first words of [cordon.TrustEntry.Origin], like dpkg, rpm, rule or policy. A
+	// program that was started before it could be judged is not among them.
+	DenyAnonymousOf []string
 	// Pins is a directory in a BPF file system, [Pins] as a rule, where the
 	// programs are kept beyond this process; empty: a restriction ends with it.
 	Pins string
@@ -277,7 +282,7 @@ func (e *Enforcer) Mode() cordon.Mode {
 // fill puts the set into the slot that is not in use and returns the word that
 // makes it count.
 func (e *Enforcer) fill(w word, set *cordon.TrustSet) (word, error) {
-	m, anySize, err := newSet(set, e.self)
+	m, anySize, err := newSet(set, e.self, e.cfg.DenyAnonymousOf)
 	if err != nil {
 		return 0, err
 	}
@@ -348,7 +353,11 @@ var limits = []string{
 // Describe says what this enforcer is and cannot do.
 func (e *Enforcer) Describe() enforce.Description {
 	d := enforce.Description{Name: "bpf", Scope: e.cfg.Scope, Limits: slices.Clone(limits), Mappings: true}
-	if !e.cfg.DenyAnonymous {
+	switch {
+	case e.cfg.DenyAnonymous:
+	case len(e.cfg.DenyAnonymousOf) > 0:
+		d.Limits = append(d.Limits, "Code that a running program makes in memory by itself (JIT, and shellcode) is allowed to programs whose trust comes from elsewhere than "+strings.Join(e.cfg.DenyAnonymousOf, ", ")+".")
+	default:
 		d.Limits = append(d.Limits, "Code that a running program makes in memory by itself (JIT, and shellcode) is allowed; --anonymous-code deny refuses it.")
 	}
 	for _, name := range e.without {

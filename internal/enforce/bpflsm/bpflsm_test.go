@@ -555,6 +555,28 @@ func testAnonymous(t *testing.T, g *guest) {
 		return err
 	})
 	allowed(t, "programs", run(g.write(t, "plain", g.program)))
+
+	// Only of one class of trust.
+	g.cfg.DenyAnonymous, g.cfg.DenyAnonymousOf = false, []string{"rule", "policy"}
+	defer func() { g.cfg.DenyAnonymousOf = nil }()
+	self := read(t, "/proc/self/exe")
+	jit := append(append([]byte{}, self...), "by a rule"...)
+	e := entry(jit)
+	e.Origin = "rule:x:1"
+	if err := g.Apply(cordon.ModeEnforce, g.set.With(e)); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(g.write(t, "by-rule", jit))
+	cmd.Env = append(os.Environ(), jitVar+"=1")
+	g.refused(t, "by a program that a rule trusts", func() error {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s: %w", err, out, unix.EPERM)
+		}
+		return nil
+	})
+	cmd = exec.Command(g.write(t, "by-package", self))
+	cmd.Env = append(os.Environ(), jitVar+"=1")
+	allowed(t, "by one of another class", cmd.Run())
 }
 
 func testNewSets(t *testing.T, g *guest, good, evil string) {

@@ -51,6 +51,8 @@ func (e *Enforcer) coverage() []cordon.Coverage {
 	case e.cfg.Scope.Mount != "":
 		anonymous.Answer, anonymous.Reason = cordon.No, "it is judged for the whole machine only, and the scope is "+e.cfg.Scope.String()
 	case e.cfg.DenyAnonymous:
+	case len(e.cfg.DenyAnonymousOf) > 0:
+		anonymous.What += " of programs that are trusted by " + strings.Join(e.cfg.DenyAnonymousOf, ", ")
 	default:
 		anonymous.Answer, anonymous.Reason = cordon.No, "allowed by choice, --anonymous-code deny refuses it"
 	}

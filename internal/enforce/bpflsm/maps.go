@@ -3,6 +3,7 @@ package bpflsm
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -109,9 +110,10 @@ func sizeKey(size int64) (k key) {
 
 // Flags of a key. The first has no meaning but that the key is there.
 const (
-	keyRuns  uint32 = 1
-	keyAgent uint32 = 2 // whoever executes this is the agent
-	keyDisks uint32 = 4 // whoever executes this may write to disks
+	keyRuns        uint32 = 1
+	keyAgent       uint32 = 2 // whoever executes this is the agent
+	keyDisks       uint32 = 4 // whoever executes this may write to disks
+	keyNoAnonymous uint32 = 8 // whoever executes this may not make code without a file
 )
 
 // originSelf is the origin of the agent's own program in trust sets.
@@ -125,8 +127,8 @@ func writesDisks(origin string) bool {
 }
 
 // newSet puts a trust set into a map of its own. anySize says that there are
-// contents of which the size is not known.
-func newSet(set *cordon.TrustSet, self cordon.Digest) (m *ebpf.Map, anySize bool, err error) {
+// contents of which the size is not known; noAnonymous is [Config.DenyAnonymousOf].
+func newSet(set *cordon.TrustSet, self cordon.Digest, noAnonymous []string) (m *ebpf.Map, anySize bool, err error) {
 	keys := make([]key, 0, set.Len()+set.Len()/2)
 	values := make([]uint32, 0, cap(keys))
 	sizes := make(map[int64]struct{}, set.Len()/2)
@@ -137,6 +139,9 @@ func newSet(set *cordon.TrustSet, self cordon.Digest) (m *ebpf.Map, anySize bool
 		}
 		if writesDisks(e.Origin) {
 			flags |= keyDisks
+		}
+		if class, _, _ := strings.Cut(e.Origin, ":"); slices.Contains(noAnonymous, class) {
+			flags |= keyNoAnonymous
 		}
 		keys, values = append(keys, key(e.Digest)), append(values, flags)
 		if _, there := sizes[e.Size]; e.Size < 0 {

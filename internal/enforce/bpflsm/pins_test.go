@@ -27,6 +27,7 @@ import (
 
 const (
 	agentVar = "CORDON_BPF_AGENT" // home, set: what of the file "set" is trusted
+	jitVar   = "CORDON_BPF_JIT"   // has it make code without a file
 	homeDir  = "/run/agent"
 	trustDir = "/run/trusted"
 	pinDir   = "/sys/fs/bpf/cordon"
@@ -40,6 +41,13 @@ func TestMain(m *testing.M) {
 	if at := os.Getenv(fuseVar); at != "" {
 		fmt.Println(fuseMain(at)) // ends only so
 		os.Exit(1)
+	}
+	if os.Getenv(jitVar) != "" {
+		if _, err := unix.Mmap(-1, 0, 4096, rx|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	if home := os.Getenv(agentVar); home != "" {
 		if err := agentMain(home); err != nil {

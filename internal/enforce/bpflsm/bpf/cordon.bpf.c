@@ -28,6 +28,7 @@ enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOM
 /* The flags of a key. */
 #define AGENT 2
 #define WRITES_DISKS 4
+#define NO_ANONYMOUS 8
 
 enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, GUARDED, COUNTERS };
 enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, MEMORY = 7, DISK };
@@ -505,22 +506,32 @@ int check(u64 *ctx)
 	return judge(b->file, CHECK, &flags);
 }
 
+/* no_anonymous: the current program may not make code without a file. */
+INLINE bool no_anonymous(u64 w)
+{
+	return MODE(w) != OFF && !setting(SCOPE) && (w & ANON_DENY || runs() & NO_ANONYMOUS);
+}
+
 /* Libraries, the loader, and programs themselves; prot is what will be, not what was asked for. */
 SEC("lsm.s/mmap_file")
 int map(u64 *ctx)
 {
 	struct file *f = (void *)ctx[0];
-	u64 prot = ctx[2], mapflags = ctx[3];
+	u64 prot = ctx[2];
 	u32 flags = 0;
-	if (!(prot & PROT_EXEC))
-		return 0;
-	u64 w = setting(WORD);
-	bool anon = !f || (prot & PROT_WRITE && mapflags & MAP_PRIVATE);
-	if (anon && MODE(w) != OFF && w & ANON_DENY && !setting(SCOPE))
-		return nameless(w, MAP, ANONYMOUS, NULL);
-	if (!f)
+	if (!(prot & PROT_EXEC) || !f)
 		return 0;
 	return judge(f, MAP, &flags);
+}
+
+/* Memory without a file, or not as the file has it. Not sleepable, as those may not ask what the current program is. */
+SEC("lsm/mmap_file")
+int conjured(u64 *ctx)
+{
+	u64 prot = ctx[2], flags = ctx[3], w = setting(WORD);
+	if (!(prot & PROT_EXEC) || !(!ctx[0] || flags & MAP_ANONYMOUS || (prot & PROT_WRITE && flags & MAP_PRIVATE)))
+		return 0;
+	return no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0;
 }
 
 /* Not sleepable: only what is known already may become executable. */
@@ -533,7 +544,7 @@ int protect(u64 *ctx)
 		return 0;
 	struct file *f = vma->vm_file;
 	if (!f) {
-		if (w & ANON_DENY && !setting(SCOPE))
+		if (no_anonymous(w))
 			return nameless(w, PROTECT, ANONYMOUS, NULL);
 		return 0;
 	}

@@ -58,6 +58,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define PROT_EXEC 4
 #define PROT_WRITE 2
 #define MAP_PRIVATE 2
+#define MAP_ANONYMOUS 32
 #define VM_EXEC 4
 #define VM_SHARED 8
 #define FMODE_WRITE 2
