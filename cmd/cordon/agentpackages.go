@@ -155,14 +155,15 @@ func archivesIn(dir string, args []string) ([]string, error) {
 }
 
 // restriction returns how the machine stands by what its agent has persisted, if
-// it is restricted, whether the agent runs or not.
+// it is restricted or may be, whether the agent runs or not. A restriction whose
+// lease lapsed is none (ADR 0020); while it lapses it may still be in force.
 func restriction(dataDir string) (*cordon.Standing, error) {
 	s, err := agent.Persisted(dataDir)
 	if err != nil {
 		return nil, err
 	}
 	unfinished := s.Outcome == "" && s.Previous == cordon.ModeEnforce
-	if s.Mode != cordon.ModeEnforce && !unfinished {
+	if s.Mode != cordon.ModeEnforce && !unfinished && !s.Lease.Open {
 		return nil, nil
 	}
 	return &s, nil
