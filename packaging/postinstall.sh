@@ -2,11 +2,12 @@
 # dpkg calls this with "configure" and the version before (none at the first
 # installation); rpm with how many versions are installed now.
 set -e
-[ -d /run/systemd/system ] && systemctl daemon-reload
 case "$1" in
+abort-*) exit 0 ;; # nothing was changed
 configure) first=$([ -z "$2" ] && echo yes || true) ;;
 *) first=$([ "$1" = 1 ] && echo yes || true) ;;
 esac
+[ ! -d /run/systemd/system ] || systemctl daemon-reload
 if [ -n "$first" ]; then
 	# It starts at the next boot, or by hand, once /etc/cordon/agent.env is there.
 	systemctl enable cordon-agent.service >/dev/null 2>&1 || true

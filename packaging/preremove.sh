@@ -9,3 +9,6 @@ esac
 /usr/bin/cordon agent check-removal
 [ -d /run/systemd/system ] || exit 0
 systemctl disable --now cordon-agent.service cordon-server.service
+# An agent that did not end in order leaves its programs in the kernel, where they
+# judge nothing on a machine that is not restricted.
+rm -rf /sys/fs/bpf/cordon
