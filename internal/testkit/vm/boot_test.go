@@ -163,6 +163,9 @@ func TestDisk(t *testing.T) {
 		t.Error("Reboot did not restart the guest")
 	}
 	do("test", "-s", "/root/own")
+	if _, err := m.Run(ctx, vm.Cmd{Program: channel.Program{Args: []string{"/root/own"}}}); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("a program of one's own after the restart is %v", err)
+	}
 }
 
 func boot(t *testing.T, cfg vm.Config) *vm.Machine {

@@ -14,42 +14,24 @@ import (
 
 // Where an installed cordon has its things in the guest.
 const (
-	CordonProgram = "/usr/local/bin/cordon"
+	CordonProgram = "/usr/bin/cordon"
 	CordonProfile = "/var/lib/cordon/bootstrap.json" // for CORDON_PROFILE
 	cordonRules   = "/etc/cordon/trust.rules"
 )
 
-const serverUnit = `[Unit]
-Description=Cordon server
-
-[Service]
-ExecStart=` + CordonProgram + ` server --data-dir /var/lib/cordon --listen 127.0.0.1:8443
-Restart=always
-
-[Install]
-WantedBy=multi-user.target
-`
-
-const agentUnit = `[Unit]
-Description=Cordon agent
-After=cordon-server.service
-
-[Service]
-EnvironmentFile=/etc/cordon/agent.env
-ExecStart=` + CordonProgram + ` agent --server https://localhost:8443 --ca-file /var/lib/cordon/ca.crt --scope host
-Restart=always
-
-[Install]
-WantedBy=multi-user.target
-`
+// units are those of the packages, in this directory of the module.
+const units = "packaging"
 
 // enrollScript runs once, in the guest: the token is known only to its server.
 const enrollScript = `set -e
 systemctl enable -q --now cordon-server.service
 for i in $(seq 240); do [ -s ` + CordonProfile + ` ] && break; sleep 0.25; done
 umask 077
-sed -n 's/.*"enrollmentToken": "\(.*\)".*/CORDON_ENROLLMENT_TOKEN=\1/p' ` + CordonProfile + ` > /etc/cordon/agent.env
-[ -s /etc/cordon/agent.env ]
+{
+	echo CORDON_SERVER=https://localhost:8443
+	echo CORDON_CA_FILE=/var/lib/cordon/ca.crt
+	sed -n 's/.*"enrollmentToken": "\(.*\)".*/CORDON_ENROLLMENT_TOKEN=\1/p' ` + CordonProfile + `
+} > /etc/cordon/agent.env
 systemctl enable -q --now cordon-agent.service
 for i in $(seq 120); do
 	CORDON_PROFILE=` + CordonProfile + ` cordon machines list 2>/dev/null | grep -qw vm && exit 0
@@ -80,9 +62,12 @@ func (m *Machine) install(ctx context.Context, guest string, t tree) error {
 	const at = channel.InitPayload
 	t[at+CordonProgram] = entry{mode: 0o755, from: program}
 	t[at+cordonRules] = entry{mode: 0o644, data: []byte(rules)}
-	t[at+"/etc/systemd/system/cordon-server.service"] = entry{mode: 0o644, data: []byte(serverUnit)}
-	t[at+"/etc/systemd/system/cordon-agent.service"] = entry{mode: 0o644, data: []byte(agentUnit)}
-	return nil
+	t[at+"/etc/cordon/server.env"] = entry{mode: 0o644, data: []byte("CORDON_SERVER_ARGS=--listen 127.0.0.1:8443\n")}
+	module, err := moduleDir(ctx)
+	for _, unit := range []string{"cordon-server.service", "cordon-agent.service"} {
+		t[at+"/usr/lib/systemd/system/"+unit] = entry{mode: 0o644, from: filepath.Join(module, units, unit)}
+	}
+	return err
 }
 
 // rule is a line of a rules file that trusts the content of the file at path.

@@ -13,14 +13,22 @@ import (
 // program and returns its path below dir.
 func goBuild(ctx context.Context, dir, pkg string) (string, error) {
 	out := filepath.Join(dir, filepath.Base(pkg))
-	return out, goTool(ctx, "build", "-trimpath", "-ldflags=-s -w", "-o", out, "github.com/cordon-project/cordon/"+pkg)
+	_, err := goTool(ctx, "build", "-trimpath", "-ldflags=-s -w", "-o", out, "github.com/cordon-project/cordon/"+pkg)
+	return out, err
 }
 
-func goTool(ctx context.Context, args ...string) error {
+// moduleDir is the directory of this module's sources.
+func moduleDir(ctx context.Context) (string, error) {
+	out, err := goTool(ctx, "list", "-m", "-f", "{{.Dir}}")
+	return strings.TrimSpace(out), err
+}
+
+func goTool(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	if _, err := runCommand(cmd); err != nil {
-		return fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+	out, err := runCommand(cmd)
+	if err != nil {
+		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
 	}
-	return nil
+	return out, nil
 }

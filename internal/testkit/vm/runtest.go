@@ -138,7 +138,7 @@ func withTestProgram(ctx context.Context, tmp string, cfg Config) (Config, error
 		return cfg, err
 	} else if !ok { // with cgo or the race detector; the guest has no libraries
 		self = filepath.Join(tmp, "program")
-		if err := goTool(ctx, "test", "-c", "-o", self, "."); err != nil {
+		if _, err := goTool(ctx, "test", "-c", "-o", self, "."); err != nil {
 			return cfg, err
 		}
 	}
