@@ -213,6 +213,11 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 		return nil, nil, err
 	}
 	log := newLog(env)
+	if scope.Mount == "" {
+		if err := guardian.Leave(); err != nil {
+			log.Warn("who freezes the agent freezes its guardian too", "err", err)
+		}
+	}
 	var why []string // nothing better
 	for _, try := range []struct {
 		name, title string

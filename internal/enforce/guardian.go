@@ -78,6 +78,20 @@ func StartGuardian(exe string, args ...string) (*Guardian, error) {
 // PID is the guardian's process.
 func (g *Guardian) PID() int { return g.cmd.Process.Pid }
 
+// Leave moves the guardian from the control group of this process to the root of
+// the hierarchy (cgroups(7), version 2), which alone cannot be frozen: so it
+// ends an agent that was frozen with its service.
+func (g *Guardian) Leave() error {
+	f, err := os.OpenFile("/sys/fs/cgroup/cgroup.procs", os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("move guardian: %w", err)
+	}
+	if _, err = fmt.Fprint(f, g.PID()); err != nil {
+		err = fmt.Errorf("move guardian: %w", err)
+	}
+	return errors.Join(err, f.Close())
+}
+
 // Alive gives the guardian a sign of life. From the first one on it waits at
 // most [Patience] for the next. An error means that it is gone.
 func (g *Guardian) Alive() error { return g.write([]byte{sayAlive}) }

@@ -73,6 +73,9 @@ func openEnforcer(mechanism string) (enforce.Enforcer, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := g.Leave(); err != nil {
+			return nil, err
+		}
 		e, err := fanotify.Open(enforce.Scope{}, slog.Default())
 		if err != nil {
 			return nil, err
