@@ -54,6 +54,10 @@ func TestAdmit(t *testing.T) {
 	if err := r.Admit(ctx, []string{"x"}); err != nil || !runs("x") || !runs("a") || !runs("canary") {
 		t.Errorf("admitted x: %v", err)
 	}
+	inForce := r.kernel.set
+	if err := r.Admit(ctx, []string{"x"}); err != nil || r.kernel.set != inForce {
+		t.Errorf("x, admitted before, was put in force anew, or %v", err)
+	}
 	checks := r.checks
 	r.renew(ctx, set("a", "b"), nil) // the database does not have x yet
 	if !runs("x") || !runs("b") {

@@ -137,8 +137,11 @@ func (p *Protection) Admit(ctx context.Context, paths []string) error {
 	if p.base == nil {
 		return nil // the first set will have it
 	}
-	set := p.compose(p.base)
-	if p.observed.Load().Mode != cordon.ModeEnforce { // not restricted, or not again yet after a start
+	set, now := p.compose(p.base), p.observed.Load()
+	if p.set != nil && set.Version() == p.set.Version() && now.InForce {
+		return nil // apt's hook has asked before dpkg's
+	}
+	if now.Mode != cordon.ModeEnforce { // not restricted, or not again yet after a start
 		p.adopt(set)
 		return nil
 	}
