@@ -200,7 +200,8 @@ func (m *Machine) prepare(ctx context.Context) error {
 		}
 		m.qemu = append(m.qemu, "-drive", "if=virtio,format=qcow2,cache=unsafe,file="+overlay)
 	}
-	m.append = []string{"console=ttyS0", "loglevel=4", "panic=-1", "mitigations=off", "no_timer_check", "tsc=unstable", "systemd.show_status=false", "systemd.getty_auto=no"}
+	m.append = []string{"console=ttyS0", "loglevel=4", "panic=-1", "mitigations=off", "no_timer_check", "tsc=unstable", "systemd.show_status=false", "systemd.getty_auto=no",
+		"systemd.mask=e2scrub_reap.service"} // it looks for LVM, and takes its time
 	if m.cfg.LSM != "" {
 		m.append = append(m.append, "lsm="+m.cfg.LSM)
 	}
