@@ -7,6 +7,7 @@ import "github.com/cordon-project/cordon/internal/testkit/vm/channel"
 type step struct {
 	name, script string
 	want         []string
+	kernel       string // alone; empty: on every one
 }
 
 // prelude is what every script can use.
@@ -18,6 +19,18 @@ refused() { # the kernel says EPERM, for which the shell ends with 126
 	[ $s = 126 ] || { echo "status $s, not 126: $*"; exit 1; }
 }
 restricted() { cordon agent status | grep -q '^Restricted *yes'; }
+# watch_gap tries to run a program of one's own all the time, until no_gap, which
+# says whether it ever ran.
+watch_gap() {
+	rm -f /run/gap /run/tries
+	(while [ ! -e /run/gap-end ]; do /root/busybox-own touch /run/gap; echo >> /run/tries; sleep 1; done) 2>/dev/null & watcher=$!
+}
+no_gap() {
+	touch /run/gap-end; wait $watcher; rm /run/gap-end
+	[ ! -e /run/gap ] || { echo "a program of one's own ran"; exit 1; }
+	n=$(wc -l < /run/tries); echo "$n attempts were refused"; [ "$n" -gt 2 ] || exit 1
+}
+connected() { cordon agent status | grep -q 'connected by'; }
 await() { for i in $(seq 240); do "$@" && return; sleep 0.5; done; echo "never came: $*"; exit 1; }
 `
 
@@ -25,6 +38,7 @@ await() { for i in $(seq 240); do "$@" && return; sleep 0.5; done; echo "never c
 // the script itself.
 var steps = []step{
 	{name: "install", script: `set -e
+rm -f /etc/apt/sources.list # there is no network
 cp /srv/key.asc /usr/share/keyrings/tests.asc
 echo "deb [signed-by=/usr/share/keyrings/tests.asc] copy:/srv/repo ./" > /etc/apt/sources.list.d/tests.list
 apt-get update
@@ -36,10 +50,6 @@ await test -s $CORDON_PROFILE
 cp /var/lib/cordon/ca.crt /etc/cordon/
 { echo CORDON_SERVER=https://localhost:8443; echo CORDON_CA_FILE=/etc/cordon/ca.crt
 sed -n 's/.*"enrollmentToken": "\(.*\)".*/CORDON_ENROLLMENT_TOKEN=\1/p' $CORDON_PROFILE; } > /etc/cordon/agent.env
-# These steps are about fanotify, which the next agent's start lets go.
-mkdir -p /etc/systemd/system/cordon-agent.service.d
-printf '[Service]\nExecStart=\nExecStart=/usr/bin/cordon agent run --enforcer fanotify\n' > /etc/systemd/system/cordon-agent.service.d/fanotify.conf
-systemctl daemon-reload
 systemctl start cordon-agent
 enrolled() { cordon machines list | grep -qw vm; }; await enrolled
 `},
@@ -56,8 +66,9 @@ printf '[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\nBefore=basic.targe
 systemctl enable -q early.service
 cordon restrict vm --comment "a test" --wait && restricted || exit 1
 refused /root/busybox-own
+cordon agent status | grep '^Enforcer'
 systemd-analyze security cordon-agent --no-pager | tail -1
-`, want: []string{"Succeeded"}},
+`, want: []string{"Succeeded", "bpf, scope host"}},
 	{name: "signed package", script: `
 apt-get install -y busybox-t=1 || exit 1
 cat /run/t-pre /run/t-post
@@ -100,10 +111,12 @@ dpkg -P busybox-e busybox-f
 	{name: "upgrade", script: `
 [ "$(cordon version)" = "cordon 1.0.0" ] || exit 1
 before=$(systemctl show -P MainPID cordon-agent)
+watch_gap
 apt-get upgrade -y || exit 1
 [ "$(cordon version)" = "cordon 1.1.0" ] || exit 1
 [ "$(systemctl show -P MainPID cordon-agent)" != "$before" ] || exit 1
 await restricted
+no_gap
 cat /run/t-post; busybox-t echo new
 refused /root/busybox-own
 exit 0
@@ -115,16 +128,21 @@ systemctl start apt-daily.service apt-daily-upgrade.service logrotate.service
 await test -e /run/cron-ran
 `},
 	{name: "removal is refused", script: `
-fails apt-get remove -y cordon
-fails dpkg -r cordon
-restricted
-`, want: []string{"this machine is restricted", "unrestrict it first"}},
-	{name: "a stopped agent is replaced", script: `
 before=$(systemctl show -P MainPID cordon-agent)
-kill -STOP $before
-other() { now=$(systemctl show -P MainPID cordon-agent); [ "$now" != "$before" ] && [ "$now" != 0 ]; }
-await other
-await restricted
+fails apt-get remove -y cordon
+[ "$(systemctl show -P MainPID cordon-agent)" = $before ] && restricted
+`, want: []string{"this machine is restricted", "unrestrict it first"}},
+	{name: "the agent cannot be stopped", script: `
+pid=$(systemctl show -P MainPID cordon-agent)
+for sig in STOP KILL; do fails kill -$sig $pid; done
+group=/sys/fs/cgroup/system.slice/cordon-agent.service
+for file in cgroup.freeze cgroup.kill; do fails sh -c "echo 1 > $group/$file"; done
+fails rm -r /sys/fs/bpf/cordon
+fails rm /var/lib/cordon-agent/state.json
+[ "$(systemctl show -P MainPID cordon-agent)" = $pid ] && restricted || exit 1
+# The service manager can, and nothing is let go. The reboot starts it again.
+systemctl stop cordon-agent
+fails kill -0 $pid
 refused /root/busybox-own
 exit 0
 `},
@@ -135,16 +153,36 @@ var last = []step{
 	{name: "release", script: `
 await restricted
 refused /root/busybox-own
-connected() { cordon agent status | grep -q 'connected by'; }; await connected
+await connected
 cordon unrestrict vm --comment "a test" --wait || exit 1
 /root/busybox-own echo runs
 `, want: []string{"Succeeded", "runs"}},
+	// With fanotify the agent's own process answers, so its end lets go for a moment.
+	{name: "fanotify", kernel: "6.1", script: `
+mkdir /etc/systemd/system/cordon-agent.service.d
+printf '[Service]\nExecStart=\nExecStart=/usr/bin/cordon agent run --enforcer fanotify\n' > /etc/systemd/system/cordon-agent.service.d/fanotify.conf
+systemctl daemon-reload && systemctl restart cordon-agent && await connected
+cordon agent status | grep '^Enforcer'
+cordon restrict vm --comment "a test" --wait && restricted || exit 1
+refused /root/busybox-own
+apt-get install -y --allow-downgrades busybox-t=1 || exit 1
+busybox-t echo at once
+pid() { systemctl show -P MainPID cordon-agent; }
+for stop in 'kill -STOP $before' 'echo 1 > /sys/fs/cgroup/system.slice/cordon-agent.service/cgroup.freeze'; do
+	before=$(pid); eval "$stop" || exit 1
+	other() { now=$(pid); [ "$now" != "$before" ] && [ "$now" != 0 ]; }; await other
+	await restricted
+	refused /root/busybox-own
+done
+await connected
+cordon unrestrict vm --comment "a test" --wait
+`, want: []string{"fanotify", "postinst ran 1", "at once"}},
 	{name: "removal", script: `
 apt-get remove -y cordon || exit 1
 fails systemctl is-active -q cordon-agent
 apt-get install -y --reinstall busybox-t || exit 1
 apt-get purge -y cordon || exit 1
-for path in /etc/cordon /var/lib/cordon /var/lib/cordon-agent /etc/apt/apt.conf.d/05cordon /usr/bin/cordon; do
+for path in /sys/fs/bpf/cordon /etc/cordon /var/lib/cordon /var/lib/cordon-agent /etc/apt/apt.conf.d/05cordon /usr/bin/cordon; do
 	[ ! -e $path ] || { echo "$path stays behind"; exit 1; }
 done
 [ ! -e /lib/systemd/system/cordon-agent.service ]
