@@ -58,6 +58,21 @@ func TestCanaryIsAProgram(t *testing.T) {
 	}
 }
 
+// Its refusal may be named before or after it was removed.
+func TestTesterKnowsItsCanaries(t *testing.T) {
+	tester := &Tester{untold: map[string]bool{"/a/untrusted": true, "/b/untrusted": true}}
+	for _, c := range []struct {
+		path string
+		own  bool
+	}{
+		{"/a/untrusted", true}, {"/a/untrusted", false}, {"/b/untrusted (deleted)", true}, {"/b/untrusted", false}, {"/c/untrusted", false},
+	} {
+		if own := tester.Own(Refusal{Path: c.path, Count: 1}); own != c.own {
+			t.Errorf("%s: %v", c.path, own)
+		}
+	}
+}
+
 func TestNoneSaysSo(t *testing.T) {
 	n := None{Reason: "no reason"}
 	if err := n.Apply(cordon.ModeOff, nil); err != nil {
