@@ -58,9 +58,13 @@ type Config struct {
 	// Admit lets run what the package archives at paths bring, all or none, if
 	// there is reason to trust them; the error is for people. nil: it is not asked.
 	Admit func(ctx context.Context, paths []string) error
-	Log   *slog.Logger
-	Now   func() time.Time
-	Boot  func() cordon.BootTime // never set, never behind an earlier reading of the same boot
+	// Changed is told when this machine has been restricted, or freed, by an order,
+	// a release or its lease, and not when a state is only restored. It must not
+	// wait for anything. nil: nobody is told.
+	Changed func(restricted bool)
+	Log     *slog.Logger
+	Now     func() time.Time
+	Boot    func() cordon.BootTime // never set, never behind an earlier reading of the same boot
 }
 
 // noticeable is how long applying an order may take before InProgress is
@@ -326,6 +330,7 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 		s.Mode, s.Lease = s.Previous, s.PreviousLease
 	} else {
 		log.InfoContext(ctx, "order applied", "mode", s.Mode)
+		a.changed(s.Previous, s.Mode)
 	}
 	s.Outcome, s.Error = o.State, o.Error
 
@@ -354,6 +359,13 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 	}
 	a.publish()
 	return report, nil
+}
+
+// changed tells people of a mode that is in force now.
+func (a *Agent) changed(before, now cordon.Mode) {
+	if is := now == cordon.ModeEnforce; a.cfg.Changed != nil && is != (before == cordon.ModeEnforce) {
+		a.cfg.Changed(is)
+	}
 }
 
 // apply switches, and reports that it is under way if that takes noticeable time.

@@ -121,6 +121,7 @@ type fixture struct {
 	orderKey ed25519.PrivateKey
 	now      time.Time // the machine's clock
 	boot     cordon.BootTime
+	changed  []bool // what [Config.Changed] was told
 }
 
 var (
@@ -149,7 +150,8 @@ func (f *fixture) open() {
 	f.t.Helper()
 	a, err := Open(Config{
 		DataDir: f.dir, Log: lab.Logger(f.t), Now: func() time.Time { return f.now }, Boot: func() cordon.BootTime { return f.boot },
-		Facts: func() (cordon.Facts, error) { return cordon.Facts{DNSName: "web", OSPlatform: "Debian"}, nil },
+		Facts:   func() (cordon.Facts, error) { return cordon.Facts{DNSName: "web", OSPlatform: "Debian"}, nil },
+		Changed: func(restricted bool) { f.changed = append(f.changed, restricted) },
 	})
 	if err != nil {
 		f.t.Fatal(err)

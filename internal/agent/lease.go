@@ -137,9 +137,9 @@ func (a *Agent) closeLease(ctx context.Context, s cordon.Standing, silence cordo
 		a.mu.Unlock()
 		return err
 	}
-	typ := cordon.LeaseRenewed
+	typ, before := cordon.LeaseRenewed, cordon.ModeAudit
 	if s.Lease.Lapsed {
-		typ = cordon.LeaseLapsed
+		typ, before = cordon.LeaseLapsed, cordon.ModeEnforce
 		log.WarnContext(ctx, "the lease lapsed: the server was not heard, and nothing is refused any more", "silent", silence.Length.Round(time.Second))
 	} else {
 		log.WarnContext(ctx, "the server was heard again: the restriction is in force again")
@@ -150,6 +150,7 @@ func (a *Agent) closeLease(ctx context.Context, s cordon.Standing, silence cordo
 		return err
 	}
 	a.wake()
+	a.changed(before, s.Mode)
 	return nil
 }
 
