@@ -26,12 +26,13 @@ demo: build
 	bin/demo bin/cordon
 
 # What the tests use besides Go: rpm builds a package database to be read, and
-# npm runs a login library that programs written for Defender use, and gcc builds what
-# attacks the enforcers. The rest boots kernels: see docs/vm.md.
+# npm runs a login library that programs written for Defender use, gcc builds what
+# attacks the enforcers, and dbus-daemon is a desktop's bus. The rest boots kernels: see docs/vm.md.
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 deps:
 	@command -v rpmbuild >/dev/null || { apt-get update -qq && $(APT) rpm >/dev/null; }
 	@command -v npm >/dev/null || { apt-get update -qq && $(APT) nodejs npm ca-certificates >/dev/null; }
+	@command -v dbus-daemon >/dev/null || { apt-get update -qq && $(APT) dbus-daemon >/dev/null; }
 	@{ command -v gcc && test -e /usr/include/dlfcn.h; } >/dev/null || { apt-get update -qq && $(APT) gcc libc6-dev >/dev/null; }
 	@for p in qemu-system-x86_64 qemu-img busybox debootstrap mke2fs mkfs.xfs mkfs.btrfs depmod xz zstd; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$p >/dev/null || missing=1; done; \
 		test -z "$$missing" || { apt-get update -qq && $(APT) qemu-system-x86 qemu-utils busybox-static debootstrap e2fsprogs xfsprogs btrfs-progs kmod xz-utils zstd debian-archive-keyring >/dev/null; }
