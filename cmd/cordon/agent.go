@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/agent"
@@ -20,6 +21,7 @@ import (
 	"github.com/cordon-project/cordon/internal/enforce/bpflsm"
 	"github.com/cordon-project/cordon/internal/enforce/fanotify"
 	"github.com/cordon-project/cordon/internal/facts"
+	"github.com/cordon-project/cordon/internal/notice"
 	"github.com/cordon-project/cordon/internal/protect"
 	"github.com/cordon-project/cordon/internal/telemetry"
 	"github.com/cordon-project/cordon/internal/trust"
@@ -35,6 +37,8 @@ type agentCmd struct {
 	Admit        agentAdmit        `cmd:"" help:"Before packages are installed on a restricted machine: let run what they bring, if their archives are signed."`
 	CheckRemoval agentCheckRemoval `cmd:"" help:"Fail with the reason if this machine is restricted, so that its agent must not be removed."`
 	Guardian     agentGuardian     `cmd:"" hidden:"" help:"Watch over an agent; started by it."`
+	Notifier     agentNotifier     `cmd:"" hidden:"" help:"Tell people at the machine; started by an agent."`
+	Messenger    agentMessenger    `cmd:"" hidden:"" help:"Tell one of them; started by a notifier."`
 }
 
 // Help leads to the flags, which belong to run.
@@ -61,6 +65,8 @@ type agentRun struct {
 	AnonymousCode   anonymousCode `default:"allow" placeholder:"RULE" help:"With BPF LSM, while restricted: executable memory without a file, as JIT compilers make it: allow, deny, or deny:CLASS,… for programs that are trusted because of a package (dpkg, rpm), a rule of this machine (rule) or the server's policy (policy) (default ${default})."`
 	Scope           string        `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
 	Audit           bool          `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
+	Notices         string        `enum:"on,off" default:"on" env:"CORDON_NOTICES" help:"Tell people who are logged in that the machine is restricted, or no longer, and which programs are refused: ${enum} (default ${default})."`
+	NoticeContact   string        `env:"CORDON_NOTICE_CONTACT" placeholder:"TEXT" help:"Whom these texts name to ask."`
 	Rules           string        `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
 }
 
@@ -98,6 +104,9 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err != nil {
 		return &cli.Error{Code: cli.ExitUsage, Message: err.Error(), Hint: "for example --scope mount:/srv"}
 	}
+	if n := utf8.RuneCountInString(c.NoticeContact); n > notice.MaxContact {
+		return &cli.Error{Code: cli.ExitUsage, Message: fmt.Sprintf("--notice-contact has %d characters, at most %d are shown", n, notice.MaxContact)}
+	}
 	// Whatever the agent makes is root's alone, from the first moment.
 	syscall.Umask(0o077)
 	log := newLog(env)
@@ -116,13 +125,17 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	}
 	var p *protect.Protection // before anybody asks
 	cfg.Admit = func(ctx context.Context, paths []string) error { return p.Admit(ctx, paths) }
+	var notices *notice.Notices
+	cfg.Changed = func(restricted bool) { notices.Changed(restricted) }
 	a, err := agent.Open(cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 
-	enforcer, guardian, err := c.enforcer(scope, exe, env)
+	notices = c.notices(exe, log)
+	defer func() { err = errors.Join(err, notices.Close()) }()
+	enforcer, guardian, err := c.enforcer(scope, exe, notices, env)
 	if err != nil {
 		return err
 	}
@@ -144,7 +157,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		},
 	})
 	a.Tell(ledger.Findings)
-	p, err = c.protection(boot().Boot, scope, exe, enforcer, tester, builder, admitted, ledger, env)
+	p, err = c.protection(boot().Boot, scope, exe, enforcer, tester, builder, admitted, ledger, notices, env)
 	if err != nil {
 		return errors.Join(err, enforcer.Close())
 	}
@@ -204,7 +217,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 
 // enforcer opens what --enforcer asks for. The guardian is nil if nothing can
 // be enforced.
-func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enforce.Enforcer, *enforce.Guardian, error) {
+func (c agentRun) enforcer(scope enforce.Scope, exe string, n *notice.Notices, env *cli.Env) (enforce.Enforcer, *enforce.Guardian, error) {
 	if c.Enforcer == "none" {
 		return enforce.None{Scope: scope, Reason: "this agent runs with --enforcer none"}, nil, nil
 	}
@@ -223,7 +236,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 		name, title string
 		open        func() (enforce.Enforcer, enforce.Finding)
 	}{
-		{"bpf", "BPF LSM", func() (enforce.Enforcer, enforce.Finding) { return c.openBPF(scope, guardian, log) }},
+		{"bpf", "BPF LSM", func() (enforce.Enforcer, enforce.Finding) { return c.openBPF(scope, guardian, n, log) }},
 		{"fanotify", "fanotify", func() (enforce.Enforcer, enforce.Finding) { return c.openFanotify(scope, guardian, log) }},
 	} {
 		if c.Enforcer != "auto" && c.Enforcer != try.name {
@@ -252,10 +265,13 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, env *cli.Env) (enfor
 }
 
 // openBPF returns no enforcer unless it was seen to work.
-func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
+func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, n *notice.Notices, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
 	cfg := bpflsm.Config{Scope: scope, Log: log, DenyAnonymous: c.AnonymousCode.all, DenyAnonymousOf: c.AnonymousCode.classes}
 	if scope.Mount == "" {
 		cfg.Pins, cfg.Home, cfg.Kin = bpflsm.Pins, c.DataDir, []int{g.PID()}
+		if n != nil { // what it starts is guarded too, and it has to be able to end that
+			cfg.Kin = append(cfg.Kin, n.PID())
+		}
 	}
 	e, err := bpflsm.Open(cfg)
 	if err != nil {
@@ -297,7 +313,7 @@ func (c agentRun) tester(scope enforce.Scope, g *enforce.Guardian) (*enforce.Tes
 	return t, err
 }
 
-func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e enforce.Enforcer, tester *enforce.Tester, builder *trust.Builder, admitted *archive.Ledger, ledger *telemetry.Ledger, env *cli.Env) (*protect.Protection, error) {
+func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e enforce.Enforcer, tester *enforce.Tester, builder *trust.Builder, admitted *archive.Ledger, ledger *telemetry.Ledger, n *notice.Notices, env *cli.Env) (*protect.Protection, error) {
 	log := newLog(env)
 	cfg := protect.Config{Enforcer: e, BootID: bootID, Log: log}
 	if tester.Guardian == nil {
@@ -308,7 +324,15 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 	if c.Audit {
 		cfg.Idle = cordon.ModeAudit
 	}
-	cfg.Seen = func(r enforce.Refusal) bool { return !tester.Own(r) && ledger.Note(seen(r)) }
+	cfg.Seen = func(r enforce.Refusal) bool {
+		if tester.Own(r) {
+			return false
+		}
+		if r.Mode == cordon.ModeEnforce {
+			n.Refused(r.Path)
+		}
+		return ledger.Note(seen(r))
+	}
 	cfg.Refused = func() uint64 { return tester.Without(e.Stats()).Refused }
 	cfg.Admission = admitted
 	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{tester.Trusted.Entry()}, builder.Last

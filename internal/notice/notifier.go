@@ -19,9 +19,9 @@ import (
 
 // Bounds of what one text may cost.
 const (
-	asked     = 3 * time.Second // to find out who is logged in
-	delivered = 5 * time.Second // to tell one user
-	abreast   = 8               // messengers at one time
+	asked     = 30 * time.Second // to find out who is logged in
+	delivered = 10 * time.Second // to tell one user
+	abreast   = 8                // messengers at one time
 	mostUsers = 64
 )
 

@@ -98,9 +98,10 @@ type world struct {
 	dir, scope, addr string
 	metrics          string // address; empty: off
 	ttl              time.Duration
-	limited          bool   // the server has its default limits
-	extra            string // more of its configuration
-	audit            bool   // the agent counts what would be refused
+	limited          bool     // the server has its default limits
+	extra            string   // more of its configuration
+	audit            bool     // the agent counts what would be refused
+	flags            []string // more of the agent's
 	profile          profile
 	client           *http.Client
 	token            string
@@ -276,7 +277,7 @@ func (w *world) startAgent() {
 	if w.audit {
 		args = append(args, "--audit")
 	}
-	w.agent = w.start("agent", args...)
+	w.agent = w.start("agent", append(args, w.flags...)...)
 }
 
 // theMachine waits until the agent has enrolled.
