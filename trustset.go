@@ -29,6 +29,7 @@ type TrustEntry struct {
 	Digest Digest
 	Size   int64  // of the content in bytes; -1: not known (a rule that gives a digest only)
 	Origin string // dpkg:coreutils, rpm:bash, rule:tools.rules:3, cordon
+	Role   Role   // whether it runs programs of others
 }
 
 // KnownFile binds a file on disk, as it was when it was hashed, to its content.
@@ -57,6 +58,9 @@ func NewTrustSet(entries []TrustEntry, files []KnownFile) *TrustSet {
 	h := sha256.New()
 	for _, e := range s.entries {
 		h.Write(e.Digest[:])
+		if e.Role != NoRole {
+			h.Write([]byte{byte(e.Role)})
+		}
 		if e.Size < 0 {
 			s.anySize = true
 		} else {
@@ -139,7 +143,8 @@ func (s *TrustSet) Covers(other *TrustSet) bool {
 // Len returns the number of trusted contents.
 func (s *TrustSet) Len() int { return len(s.entries) }
 
-// Version identifies the set: SHA-256 over its digests in order.
+// Version identifies the set: SHA-256 over its digests in order, each with its
+// role if it has one.
 func (s *TrustSet) Version() Digest { return s.version }
 
 // With returns the set with more entries in it. The identities that it knows

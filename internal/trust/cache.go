@@ -22,11 +22,11 @@ import (
 //
 //	magic     8 bytes, with the version of the format
 //	origins   their number, then each one's length and bytes
-//	entries   their number, then each one's digest (32 bytes), size, number of the origin
+//	entries   their number, then each one's digest (32 bytes), size, number of the origin, role (1 byte)
 //	facts     their number, then each one's five identity numbers (8 bytes each, little-endian),
 //	          1 if an MD5 follows or 0, SHA-256 (32 bytes), MD5 (16 bytes)
 //	checksum  SHA-256 over all before it
-const cacheMagic = "cordonT1"
+const cacheMagic = "cordonT2"
 
 // maxCache bounds what is read, in bytes. A machine with 5,000 packages needs 2 MB.
 const maxCache = 64 << 20
@@ -69,6 +69,7 @@ func (c *cache) encode() []byte {
 		b = append(b, e.Digest[:]...)
 		b = binary.AppendVarint(b, e.Size)
 		b = binary.AppendUvarint(b, uint64(numbers[e.Origin]))
+		b = append(b, byte(e.Role))
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.facts)))
 	for _, f := range c.facts {
@@ -105,7 +106,7 @@ func decodeCache(b []byte) (*cache, error) {
 	for i := range names {
 		names[i] = string(r.take(r.count(1)))
 	}
-	c.entries = make([]cordon.TrustEntry, r.count(sha256.Size+2))
+	c.entries = make([]cordon.TrustEntry, r.count(sha256.Size+3))
 	for i := range c.entries {
 		e := &c.entries[i]
 		copy(e.Digest[:], r.take(sha256.Size))
@@ -115,6 +116,8 @@ func decodeCache(b []byte) (*cache, error) {
 		} else {
 			r.bad = true
 		}
+		e.Role = cordon.Role(r.take(1)[0])
+		r.bad = r.bad || !e.Role.Known()
 	}
 	c.facts = make([]fact, r.count(5*8+1+sha256.Size))
 	for i := range c.facts {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/fileid"
 )
 
@@ -26,6 +27,7 @@ const elfHeader = 52
 //   - any of its execute permissions is set, whatever it contains, or
 //   - its name is that of a shared object: lib.so, lib.so.6, also with the
 //     suffixes under which interpreters load machine code (.node, .cmxs, .oct), or
+//   - its name is that of program text ([cordon.IsProgramText]), or
 //   - it is an ELF file without a suffix outside of the directories that hold no
 //     machine code.
 //
@@ -36,6 +38,9 @@ func classify(path string, mode uint32, size int64) class {
 		return code
 	}
 	name := path[strings.LastIndexByte(path, '/')+1:]
+	if cordon.IsProgramText(name) {
+		return code
+	}
 	dot := strings.LastIndexByte(name, '.')
 	if dot >= 0 {
 		switch name[dot:] {

@@ -42,6 +42,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -49,6 +50,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/fileid"
 	"github.com/cordon-project/cordon/internal/trust/rpm"
 	"github.com/cordon-project/cordon/internal/trust/rules"
 )
@@ -147,6 +149,33 @@ func (b *Builder) Owner(path string) string {
 		}
 	}
 	return ""
+}
+
+// Text is a trusted file that interpreters may be told to run.
+type Text struct {
+	Path string
+	ID   cordon.FileID
+}
+
+// Texts returns the trusted files of the last build that are program text by
+// name or begin as scripts do. It reads the first bytes of some of them.
+func (b *Builder) Texts() []Text {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var texts []Text
+	for _, p := range b.order {
+		for i := range p.files {
+			f := &p.files[i]
+			if f.state != hashed || !f.matches() {
+				continue
+			}
+			path := filepath.Join(b.root(), f.path)
+			if cordon.IsProgramText(f.path) || fileid.Magic(path, "#!") {
+				texts = append(texts, Text{path, f.fact.id})
+			}
+		}
+	}
+	return texts
 }
 
 // Build builds the set. The first build of a Builder looks at every file of
@@ -292,6 +321,7 @@ func (b *Builder) collect(ctx context.Context, c *collector) ([]cordon.TrustEntr
 // compile says which of the measured files are trusted. A gate, if there is one,
 // decides on all that no rule names.
 func compile(packs []*pack, gate func(cordon.Digest) bool, sum *Summary) (entries []cordon.TrustEntry, known []cordon.KnownFile) {
+	roles := rolesOf(packs)
 	for _, p := range packs {
 		for i := range p.files {
 			f := &p.files[i]
@@ -301,7 +331,7 @@ func compile(packs []*pack, gate func(cordon.Digest) bool, sum *Summary) (entrie
 			if gate != nil && p.source != sourceRules && !gate(f.fact.sha256) && !p.vouched[f.fact.sha256] {
 				continue
 			}
-			entries = append(entries, cordon.TrustEntry{Digest: f.fact.sha256, Size: f.fact.id.Size, Origin: p.origin})
+			entries = append(entries, cordon.TrustEntry{Digest: f.fact.sha256, Size: f.fact.id.Size, Origin: p.origin, Role: roles[f.fact.sha256]})
 			sum.source(p.source).Programs++
 			if f.young {
 				sum.Young++
@@ -311,6 +341,23 @@ func compile(packs []*pack, gate func(cordon.Digest) bool, sum *Summary) (entrie
 		}
 	}
 	return entries, known
+}
+
+// rolesOf returns the roles of contents, by any name that one has somewhere.
+func rolesOf(packs []*pack) map[cordon.Digest]cordon.Role {
+	roles := map[cordon.Digest]cordon.Role{}
+	for _, p := range packs {
+		for i := range p.files {
+			f := &p.files[i]
+			if f.state != hashed || !f.matches() {
+				continue
+			}
+			if role := cordon.RoleOf(filepath.Base(f.path)); role > roles[f.fact.sha256] {
+				roles[f.fact.sha256] = role
+			}
+		}
+	}
+	return roles
 }
 
 // reportMismatches lists the programs that are not what their package brought,
