@@ -63,6 +63,7 @@ type agentRun struct {
 	EnrollmentToken string        `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
 	Enforcer        string        `enum:"auto,bpf,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
 	AnonymousCode   anonymousCode `default:"allow" placeholder:"RULE" help:"With BPF LSM, while restricted: executable memory without a file, as JIT compilers make it: allow, deny, or deny:CLASS,… for programs that are trusted because of a package (dpkg, rpm), a rule of this machine (rule) or the server's policy (policy) (default ${default})."`
+	Interpreters    string        `enum:"open,trusted-scripts" default:"open" help:"With BPF LSM, while restricted: whether interpreters (python, perl, shells …) run any program text, or only what is trusted: ${enum} (default ${default})."`
 	Scope           string        `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
 	Audit           bool          `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
 	Notices         string        `enum:"on,off" default:"on" env:"CORDON_NOTICES" help:"Tell people who are logged in that the machine is restricted, or no longer, and which programs are refused: ${enum} (default ${default})."`
@@ -266,7 +267,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, n *notice.Notices, e
 
 // openBPF returns no enforcer unless it was seen to work.
 func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, n *notice.Notices, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
-	cfg := bpflsm.Config{Scope: scope, Log: log, DenyAnonymous: c.AnonymousCode.all, DenyAnonymousOf: c.AnonymousCode.classes}
+	cfg := bpflsm.Config{Scope: scope, Log: log, DenyAnonymous: c.AnonymousCode.all, DenyAnonymousOf: c.AnonymousCode.classes, TrustedScripts: c.Interpreters == "trusted-scripts"}
 	if scope.Mount == "" {
 		cfg.Pins, cfg.Home, cfg.Kin = bpflsm.Pins, c.DataDir, []int{g.PID()}
 		if n != nil { // what it starts is guarded too, and it has to be able to end that
@@ -336,11 +337,15 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 	cfg.Refused = func() uint64 { return tester.Without(e.Stats()).Refused }
 	cfg.Admission = admitted
 	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{tester.Trusted.Entry()}, builder.Last
+	learn := c.learner(e, builder, log)
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
 			log.InfoContext(ctx, "trust set built", "summary", sum)
 			for _, w := range sum.Withheld.First {
 				log.WarnContext(ctx, "program not trusted: its package was installed on a restricted machine, and was not admitted", "path", w.Name, "package", w.Why)
+			}
+			if err == nil {
+				learn() // first, so that interpreters know all files when the set counts
 			}
 			each(set, err)
 		})
@@ -356,6 +361,32 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 		return inScope, err
 	}
 	return protect.New(cfg), nil
+}
+
+// learner returns a function that shows the enforcer every trusted file that
+// interpreters may be told to run, and that it has not seen as it is now.
+func (c agentRun) learner(e enforce.Enforcer, builder *trust.Builder, log *slog.Logger) func() {
+	l, ok := e.(interface{ Learn(path string) error })
+	if !ok || c.Interpreters != "trusted-scripts" {
+		return func() {}
+	}
+	shown := map[string]cordon.FileID{}
+	return func() {
+		began, n, failed := time.Now(), 0, 0
+		for _, text := range builder.Texts() {
+			if shown[text.Path] == text.ID {
+				continue
+			}
+			n++
+			if err := l.Learn(text.Path); err != nil {
+				failed++
+				log.Debug("a file that interpreters may be told to run was not shown to the kernel", "err", err)
+				continue
+			}
+			shown[text.Path] = text.ID
+		}
+		log.Info("files shown that interpreters may run", "files", n, "failed", failed, "duration", time.Since(began))
+	}
 }
 
 // seen is how a refusal is counted.

@@ -56,6 +56,9 @@ type Config struct {
 	// first words of [cordon.TrustEntry.Origin], like dpkg, rpm, rule or policy. A
 	// program that was started before it could be judged is not among them.
 	DenyAnonymousOf []string
+	// TrustedScripts has interpreters run only what is trusted. It holds for the
+	// whole machine only, and for files that were shown: see [Enforcer.Learn].
+	TrustedScripts bool
 	// Pins is a directory in a BPF file system, [Pins] as a rule, where the
 	// programs are kept beyond this process; empty: a restriction ends with it.
 	Pins string
@@ -253,6 +256,9 @@ func (e *Enforcer) put(mode cordon.Mode, set *cordon.TrustSet) error {
 	if w &^= wordAnonDeny; e.cfg.DenyAnonymous {
 		w |= wordAnonDeny
 	}
+	if w &^= wordScripts; e.cfg.TrustedScripts {
+		w |= wordScripts
+	}
 	if err == nil {
 		err = e.maps["settings"].Put(settingWord, uint64(w.withMode(mode)))
 	}
@@ -342,7 +348,6 @@ func (e *Enforcer) Beat() uint64 { return uint64(time.Now().UnixNano()) }
 
 // limits are what [Enforcer.Describe] says on every kernel.
 var limits = []string{
-	"Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input).",
 	"What was running before the restriction keeps running.",
 	"Files on network and FUSE file systems, on loop and network block devices, and on an overlay over an overlay, are always refused.",
 	"A file that runs as a program or a library, or ran since it was last read from disk, cannot be written to in place while restricted; replacing it works.",
@@ -359,6 +364,11 @@ func (e *Enforcer) Describe() enforce.Description {
 		d.Limits = append(d.Limits, "Code that a running program makes in memory by itself (JIT, and shellcode) is allowed to programs whose trust comes from elsewhere than "+strings.Join(e.cfg.DenyAnonymousOf, ", ")+".")
 	default:
 		d.Limits = append(d.Limits, "Code that a running program makes in memory by itself (JIT, and shellcode) is allowed; --anonymous-code deny refuses it.")
+	}
+	if e.cfg.TrustedScripts && e.cfg.Scope.Mount == "" {
+		d.Limits = append(d.Limits, interpreterLimits...)
+	} else {
+		d.Limits = append(d.Limits, "Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input); --interpreters trusted-scripts refuses most of that.")
 	}
 	for _, name := range e.without {
 		d.Limits = append(d.Limits, optional[name])

@@ -24,8 +24,8 @@ const (
 	settingPinsFile
 	settingHome
 	settingHomeFile
-
-	settingAskedGround uint32 = 10
+	settingReader
+	settingAskedGround
 )
 
 // word is what changes at once: see the macros of the same names.
@@ -35,6 +35,7 @@ const (
 	wordSlot     word = 1 << 2
 	wordAnonDeny word = 1 << 3
 	wordAnySize  word = 1 << 4
+	wordScripts  word = 1 << 5
 )
 
 var modes = []cordon.Mode{cordon.ModeOff, cordon.ModeAudit, cordon.ModeEnforce}
@@ -72,7 +73,7 @@ const (
 	counters
 )
 
-var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 7: "memory of a process", 8: "opened for writing"}
+var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 6: "read by an interpreter", 7: "memory of a process", 8: "opened for writing"}
 
 var reasons = map[uint8]string{
 	1:  "it is not in the trust set",
@@ -86,6 +87,7 @@ var reasons = map[uint8]string{
 	9:  "it does not come from a file",
 	10: "it was not seen before",
 	11: "there is no trust set",
+	12: "it was told to run code that is in no trusted file",
 	13: "nobody may change what a program has in memory",
 	14: "a file system with programs is on this disk",
 }
@@ -114,6 +116,7 @@ const (
 	keyAgent       uint32 = 2 // whoever executes this is the agent
 	keyDisks       uint32 = 4 // whoever executes this may write to disks
 	keyNoAnonymous uint32 = 8 // whoever executes this may not make code without a file
+	keyRole               = 8 // how far the role is shifted
 )
 
 // originSelf is the origin of the agent's own program in trust sets.
@@ -133,7 +136,7 @@ func newSet(set *cordon.TrustSet, self cordon.Digest, noAnonymous []string) (m *
 	values := make([]uint32, 0, cap(keys))
 	sizes := make(map[int64]struct{}, set.Len()/2)
 	for e := range set.Entries() {
-		flags := keyRuns
+		flags := keyRuns | uint32(e.Role)<<keyRole
 		if e.Origin == originSelf || e.Digest == self {
 			flags |= keyAgent
 		}

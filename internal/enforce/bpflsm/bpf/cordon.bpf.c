@@ -13,7 +13,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 /* ---- shared with the Go side: maps.go has the same numbers ---- */
 
-enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOME_FILE, ASKED_GROUND = 10, SETTINGS = 16 };
+enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOME_FILE, READER, ASKED_GROUND, SETTINGS = 16 };
 
 /* The word says everything that has to change at once. */
 #define MODE(w) ((w) & 3)
@@ -23,19 +23,21 @@ enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOM
 #define SLOT(w) (((w) >> 2) & 1)
 #define ANON_DENY (1 << 3)
 #define ANY_SIZE (1 << 4)
+#define TRUSTED_SCRIPTS (1 << 5)
 #define POLICY(w) ((w) >> 32)
 
 /* The flags of a key. */
 #define AGENT 2
 #define WRITES_DISKS 4
 #define NO_ANONYMOUS 8
+#define ROLE(flags) ((flags) >> 8)
 
 enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, GUARDED, COUNTERS };
-enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, MEMORY = 7, DISK };
+enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, INTERPRET, MEMORY, DISK };
 enum reason {
 	NOT_TRUSTED = 1, /* the only verdict on a content; all others say that it cannot be known */
-	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY,
-	MEDDLES = 13, BENEATH,
+	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY, INLINE_CODE,
+	MEDDLES, BENEATH,
 };
 
 struct event {
@@ -299,8 +301,8 @@ INLINE int refuse(struct verdict *v, u32 hook, u32 reason, struct file *f)
 	return ANSWER(v->word);
 }
 
-/* runs are the flags of the program that the current process runs, 0 if it was not judged. */
-INLINE u32 runs(void)
+/* running is the flags of the program that the current process runs, 0 if it was not judged. */
+INLINE u32 running(void)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct mm_struct *mm = t->mm;
@@ -473,6 +475,7 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 
 #include "guard.h"
 #include "meddle.h"
+#include "interpret.h"
 
 /* ---- where code comes from ---- */
 
@@ -487,7 +490,15 @@ int exec(u64 *ctx)
 	struct kin *k = flags & AGENT ? bpf_task_storage_get(&kin, t, NULL, BPF_STORAGE_CREATE) : kin_of(t);
 	if (k)
 		k->becomes = !verdict && flags & AGENT;
-	return verdict;
+	return verdict ? verdict : starts(b, flags);
+}
+
+/* The new program has its words, but has not run. */
+SEC("lsm.s/bprm_committed_creds")
+int began(u64 *ctx)
+{
+	begun((void *)ctx[0]);
+	return 0;
 }
 
 /* Only asked: an interpreter wants to know of a script (AT_EXECVE_CHECK, 6.14). */
@@ -509,7 +520,7 @@ int check(u64 *ctx)
 /* no_anonymous: the current program may not make code without a file. */
 INLINE bool no_anonymous(u64 w)
 {
-	return MODE(w) != OFF && !setting(SCOPE) && (w & ANON_DENY || runs() & NO_ANONYMOUS);
+	return MODE(w) != OFF && !setting(SCOPE) && (w & ANON_DENY || running() & NO_ANONYMOUS);
 }
 
 /* Libraries, the loader, and programs themselves; prot is what will be, not what was asked for. */
@@ -521,6 +532,11 @@ int map(u64 *ctx)
 	u32 flags = 0;
 	if (!(prot & PROT_EXEC) || !f)
 		return 0;
+	u64 reader = setting(READER);
+	if (reader && reader == (u32)bpf_get_current_pid_tgid()) {
+		learn(f);
+		return -EPERM; /* it was not meant to be mapped */
+	}
 	return judge(f, MAP, &flags);
 }
 
@@ -616,6 +632,7 @@ INLINE int touched(struct inode *i)
 		code = fact->code;
 	}
 	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
+	bpf_map_delete_elem(&scripts, &k);
 	struct belowfact *b = bpf_map_lookup_elem(&belows, &k);
 	if (b) {
 		__sync_fetch_and_add(&b->opens, 1);
@@ -664,7 +681,7 @@ int opened(u64 *ctx)
 				__sync_fetch_and_or(&fact->code, 1);
 		}
 	}
-	return 0;
+	return interprets(f);
 }
 
 /* truncate(2) opens nothing. */

@@ -71,7 +71,7 @@ INLINE u32 served(struct super_block *sb)
 	u32 name = 0;
 	bpf_probe_read_kernel(&name, sizeof(name), __builtin_preserve_access_index(&disk->disk_name));
 	/* A file, another machine or a program is the disk, and may be changed or exchanged. */
-	if (name == NAME('l', 'o', 'o', 'p') || name == NAME('u', 'b', 'l', 'k') || (name & 0xffffff) == NAME('n', 'b', 'd', 0))
+	if (name == CHARS('l', 'o', 'o', 'p') || name == CHARS('u', 'b', 'l', 'k') || (name & 0xffffff) == CHARS('n', 'b', 'd', 0))
 		return FILESYSTEM;
 	struct block_device *whole = READ(disk, part0);
 	s32 parts = READ(disk, open_partitions);
@@ -106,7 +106,7 @@ INLINE int raw(struct inode *i, struct dentry *d)
 	if (MODE(w) == OFF || setting(SCOPE))
 		return 0;
 	bool noted = MODE(w) != ENFORCE || !bpf_map_update_elem(&written, &dev, &one, 0);
-	if ((noted && !bpf_map_lookup_elem(&disks, &dev)) || runs() & WRITES_DISKS)
+	if ((noted && !bpf_map_lookup_elem(&disks, &dev)) || running() & WRITES_DISKS)
 		return 0; /* whoever installs a boot loader writes to the disk, and has to */
 	count(JUDGED);
 	return nameless(w, DISK, BENEATH, d);

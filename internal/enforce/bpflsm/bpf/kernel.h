@@ -27,7 +27,12 @@ static void *(*bpf_map_lookup_elem)(void *, const void *) = HELPER(1);
 static long (*bpf_map_update_elem)(void *, const void *, const void *, u64) = HELPER(2);
 static u64 (*bpf_ktime_get_ns)(void) = HELPER(5);
 static u64 (*bpf_get_current_pid_tgid)(void) = HELPER(14);
+static u64 (*bpf_get_current_uid_gid)(void) = HELPER(15);
 static long (*bpf_get_current_comm)(void *, u32) = HELPER(16);
+static long (*bpf_map_delete_elem)(void *, const void *) = HELPER(3);
+static long (*bpf_send_signal)(u32) = HELPER(109);
+static long (*bpf_probe_read_user)(void *, u32, const void *) = HELPER(112);
+static long (*bpf_probe_read_user_str)(void *, u32, const void *) = HELPER(114);
 static long (*bpf_probe_read_kernel)(void *, u32, const void *) = HELPER(113);
 static long (*bpf_probe_read_kernel_str)(void *, u32, const void *) = HELPER(115);
 static void *(*bpf_ringbuf_reserve)(void *, u64, u64) = HELPER(131);
@@ -36,6 +41,8 @@ static void *(*bpf_inode_storage_get)(void *, void *, void *, u64) = HELPER(145)
 static long (*bpf_d_path)(void *, char *, u32) = HELPER(147);
 static void *(*bpf_task_storage_get)(void *, void *, void *, u64) = HELPER(156);
 static void *(*bpf_get_current_task_btf)(void) = HELPER(158);
+static void *(*bpf_task_pt_regs)(void *) = HELPER(175);
+static long (*bpf_loop)(u32, void *, void *, u64) = HELPER(181);
 static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 
 #define BPF_MAP_TYPE_HASH 1
@@ -50,6 +57,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define BPF_STORAGE_CREATE 1
 
 #define EPERM 1
+#define ENOMEM 12
 #define ETXTBSY 26
 
 #define S_IFMT 0170000
@@ -61,7 +69,9 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define MAP_ANONYMOUS 32
 #define VM_EXEC 4
 #define VM_SHARED 8
+#define FMODE_READ 1
 #define FMODE_WRITE 2
+#define SIGKILL 9
 #define PTRACE_MODE_ATTACH 2
 #define S_VERITY (1 << 16)
 #define SB_KERNMOUNT (1 << 22)
@@ -83,23 +93,30 @@ struct inode {
 	s64 i_size;
 	atomic_counter i_writecount;
 	struct super_block *i_sb;
+	char *i_link; /* where a short symbolic link leads to */
 };
 struct inode___ctime { struct timespec64 i_ctime; };    /* until 6.5 */
 struct inode___ctime2 { struct timespec64 __i_ctime; }; /* until 6.10 */
 struct inode___ctime3 { s64 i_ctime_sec; u32 i_ctime_nsec; };
 
-struct qstr { const unsigned char *name; };
+struct qstr { u32 len; const unsigned char *name; };
 struct dentry { struct dentry *d_parent; struct qstr d_name; struct inode *d_inode; };
 struct vfsmount { struct super_block *mnt_sb; };
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
 struct file { u32 f_mode, f_flags; struct inode *f_inode; struct path f_path; };
 
-struct linux_binprm { struct file *file; };
+struct linux_binprm { struct file *file; unsigned long p; int argc; const char *filename, *interp; };
 struct linux_binprm___check { u32 is_check : 1; }; /* 6.14 */
 struct anon_vma;
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; struct anon_vma *anon_vma; };
 struct mm_struct { struct file *exe_file; };
-struct task_struct { struct task_struct *group_leader; struct mm_struct *mm; int pid, tgid; u32 flags, ptrace; void *bpf_storage; };
+struct fdtable { struct file **fd; };
+struct files_struct { struct fdtable *fdt; };
+struct task_struct { struct task_struct *group_leader; struct mm_struct *mm; int pid, tgid; u32 flags, ptrace; struct files_struct *files; void *bpf_storage; };
+struct task_struct___audit { u32 sessionid; }; /* CONFIG_AUDIT */
+struct pt_regs___x86 { unsigned long dx, si, orig_ax, cs; };
+struct user_pt_regs { u64 regs[31]; };
+struct pt_regs___arm { struct user_pt_regs user_regs; int syscallno; };
 
 struct gendisk { char disk_name[32]; struct block_device *part0; u32 open_partitions; };
 struct block_device { u32 bd_dev; atomic_counter bd_openers; struct gendisk *bd_disk; };
@@ -123,8 +140,8 @@ enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE = 3, LOADING_
 
 enum lockdown_reason { LOCKDOWN_DEV_MEM = 2, LOCKDOWN_MSR = 8, LOCKDOWN_ACPI_TABLES = 9, LOCKDOWN_BPF_WRITE_USER = 16 };
 
-/* NAME is the first four characters of a name, as a little-endian number. */
-#define NAME(a, b, c, d) ((a) | (b) << 8 | (c) << 16 | (d) << 24)
+/* CHARS is the first four characters of a name, as a little-endian number. */
+#define CHARS(a, b, c, d) ((a) | (b) << 8 | (c) << 16 | (d) << 24)
 
 #define EXISTS(type, field) __builtin_preserve_field_info(((type *)0)->field, 2)
 #define OFFSET(type, field) __builtin_preserve_field_info(((type *)0)->field, 0)

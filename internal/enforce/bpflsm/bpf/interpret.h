@@ -1,0 +1,594 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Interpreters: what they are told to run is code, too. It is a part of
+ * cordon.bpf.c, apart from what judges code.
+ *
+ * A file that an interpreter opens cannot be hashed then: it is not open yet.
+ * So its content is learned before, from the agent's process, and remembered
+ * under a key that the kernel makes; whoever opens the file for writing has it
+ * forgotten. What was not learned is refused.
+ */
+#pragma once
+
+enum role { NO_ROLE, PYTHON, PERL, RUBY, NODE, JAVA, PHP, LUA, TCL, AWK, SHELL, BUSYBOX, INSTALLER };
+
+/* ---- contents that were learned ---- */
+
+struct script { struct key digest; u64 size, sec; u32 nsec, pad; };
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 18);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct belowkey);
+	__type(value, struct script);
+} scripts SEC(".maps");
+
+/* learn remembers the content of a file that the agent shows. */
+INLINE void learn(struct file *f)
+{
+	struct inode *i = f->f_inode;
+	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
+	struct script s = {};
+	if (stable(i) || i->i_sb->s_magic == OVERLAY)
+		return;
+	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
+	if (!fact)
+		return;
+	u64 opens = *(volatile u64 *)&fact->opens;
+	s.size = i->i_size;
+	ctime(i, &s.sec, &s.nsec);
+	if (bpf_ima_file_hash(f, &s.digest, sizeof(s.digest)) != HASH_ALGO_SHA256)
+		return;
+	bpf_map_update_elem(&scripts, &k, &s, 0);
+	/* Whoever opened it for writing meanwhile has moved this, or will find it above. */
+	if (opens != *(volatile u64 *)&fact->opens || i->i_writecount.counter > 0)
+		bpf_map_delete_elem(&scripts, &k);
+}
+
+/* knows says whether the content of a file that is being opened is trusted: 0, or why not. */
+INLINE u32 knows(struct inode *i, u64 w)
+{
+	u32 reason = stable(i), flags = 0, nsec;
+	if (reason)
+		return reason;
+	struct below none = {};
+	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, 0);
+	if (fact && i->i_sb->s_magic != OVERLAY && remembered(i, fact, w, &none))
+		return 0;
+	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
+	struct script *s = bpf_map_lookup_elem(&scripts, &k);
+	u64 sec;
+	ctime(i, &sec, &nsec);
+	if (!s || s->size != i->i_size || s->sec != sec || s->nsec != nsec)
+		return UNSEEN;
+	struct key digest = s->digest;
+	int found = find(w, &digest, &flags);
+	return found > 0 ? 0 : found < 0 ? NO_POLICY : NOT_TRUSTED;
+}
+
+/* ---- what a process interprets ---- */
+
+#define NAME 64
+#define NAMES 4
+#define WORDSIZE 256
+
+struct name { u64 part[NAME / 8]; };
+
+/* words is how far the words are read that a program is started with. */
+struct words {
+	u64 at;  /* the next word, or the list of words */
+	u32 base, argc, role, program, skip, past, unknown, was, end;
+	u32 list, here; /* here: the next word is the program file */
+};
+
+/*
+ * run is what a process has executed; becomes is what it is executing. names are those of its program file, and
+ * of what that leads to if it is a symbolic link; all files with one of them
+ * must be trusted.
+ */
+struct run {
+	u32 role, becomes, names, vouched, session, pad;
+	struct name name[NAMES];
+	/*
+	 * While it starts. It is here, not on the stack, because kernels before 6.8
+	 * take what a loop finds there the first time for what it always finds.
+	 */
+	struct words words;
+	char word[WORDSIZE];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct run);
+} runs SEC(".maps");
+
+INLINE bool watching(u64 w) { return w & TRUSTED_SCRIPTS && MODE(w) != OFF && !setting(SCOPE); }
+
+#define NO_SESSION ((u32)-1)
+
+/* session is the number of the login (pam_loginuid(8)) that a process belongs to; services belong to none. */
+INLINE u32 session(void *task)
+{
+	if (!EXISTS(struct task_struct___audit, sessionid))
+		return 0;
+	return READ((struct task_struct___audit *)task, sessionid);
+}
+
+/* ---- the words it is started with ---- */
+
+enum program { STDIN, CODE, FILE, NOTHING }; /* where it takes its program from; NOTHING: from none of these */
+enum letter { FLAG, INLINE_, ARG, REST, FINAL, READS, PROGRAM, CHARSET };
+
+/* letter says what an option means for where the program comes from. */
+INLINE u32 letter(u32 role, char c)
+{
+	switch (role) {
+	case PYTHON:
+		return c == 'c' ? INLINE_ : c == 'W' || c == 'X' ? ARG : c == 'm' || c == 'V' || c == 'h' ? FINAL : FLAG;
+	case PERL:
+		return c == 'e' || c == 'E' || c == 'd' ? INLINE_ : c == 'I' ? ARG : c == 'C' ? CHARSET :
+		       c == 'M' || c == 'm' ? PROGRAM : c == 'i' || c == 'F' || c == 'D' || c == 'x' ? REST :
+		       c == 'v' || c == 'V' || c == 'h' ? FINAL : FLAG;
+	case RUBY:
+		return c == 'e' ? INLINE_ : c == 'I' || c == 'r' || c == 'C' || c == 'E' ? ARG :
+		       c == 'W' || c == 'K' || c == 'x' || c == 'T' || c == 'F' || c == 'i' ? REST : c == 'h' ? FINAL : FLAG;
+	case NODE:
+		return c == 'e' || c == 'p' || c == 'r' || c == 'i' ? INLINE_ : c == 'C' ? ARG : c == 'v' || c == 'h' ? FINAL : FLAG;
+	case PHP:
+		return c == 'r' || c == 'B' || c == 'R' || c == 'E' || c == 'a' ? INLINE_ : c == 'f' || c == 'F' ? READS :
+		       c == 'd' || c == 'c' || c == 'z' || c == 'S' || c == 't' ? ARG :
+		       c == 'v' || c == 'i' || c == 'm' || c == 'h' ? FINAL : FLAG;
+	case LUA:
+		return c == 'e' || c == 'i' ? INLINE_ : c == 'l' ? ARG : c == 'v' ? FINAL : FLAG;
+	case TCL:
+		return c == 'e' ? ARG : FLAG;
+	case AWK:
+		return c == 'f' || c == 'E' ? READS : c == 'F' || c == 'v' ? ARG : FLAG;
+	case SHELL:
+		return c == 'c' ? FINAL : c == 's' ? REST : c == 'o' || c == 'O' ? ARG : FLAG;
+	}
+	return FLAG;
+}
+
+INLINE bool begins(char *s, const char *with, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (s[i] != with[i])
+			return 0;
+	return 1;
+}
+
+#define BEGINS(s, with) begins(s, with, sizeof(with) - 1)
+
+/* long_option says the same of options that are words. */
+INLINE u32 long_option(u32 role, char *s)
+{
+	if (role == NODE && (BEGINS(s, "--ev") || BEGINS(s, "--pri") || BEGINS(s, "--im") || BEGINS(s, "--lo") || BEGINS(s, "--req") ||
+			     BEGINS(s, "--inte") || BEGINS(s, "--insp") || BEGINS(s, "--experimental-lo")))
+		return INLINE_;
+	if (role == PHP && (BEGINS(s, "--run") || BEGINS(s, "--process") || BEGINS(s, "--inter")))
+		return INLINE_;
+	if (role == SHELL && (BEGINS(s, "--rcfile") || BEGINS(s, "--init-file")))
+		return ARG;
+	if (role == AWK && (BEGINS(s, "--file") || BEGINS(s, "--exec")))
+		return s[6] == '=' ? FLAG : READS;
+	if (BEGINS(s, "--version") || BEGINS(s, "--help"))
+		return FINAL;
+	return FLAG;
+}
+
+static long each_char(u32 i, void *none)
+{
+	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	if (!r)
+		return 1;
+	char c = r->word[i & (WORDSIZE - 1)];
+	if (c == '/')
+		r->words.base = i + 1;
+	return !c;
+}
+
+/* base says where in r->word the last part of a path begins. */
+INLINE u32 base(struct run *r)
+{
+	r->words.base = 0;
+	bpf_loop(WORDSIZE, each_char, NULL, 0);
+	return *(volatile u32 *)&r->words.base & (WORDSIZE - 1);
+}
+
+/* add_name adds the last part of the path in r->word to the names. */
+INLINE void add_name(struct run *r)
+{
+	u32 k = r->names;
+	if (k < NAMES) {
+		struct name n = {};
+		bpf_probe_read_kernel_str(&n, NAME, r->word + base(r));
+		r->name[k] = n;
+	}
+	r->names = k + 1;
+}
+
+/* each_letter looks at an option of letters. */
+static long each_letter(u32 i, void *none)
+{
+	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	if (!r)
+		return 1;
+	struct words *s = &r->words;
+	u32 j = (i + 1) & (WORDSIZE - 1);
+	char c = r->word[j];
+	if (!c)
+		return 1;
+	if (s->was == CHARSET && ((c >= '0' && c <= '9') || c == 'I' || c == 'O' || c == 'E' || c == 'S' || c == 'D' || c == 'i' || c == 'o' ||
+				  c == 'A' || c == 'L' || c == 'a'))
+		return 0;
+	if (s->was == PROGRAM) { /* perl -M: a name and what to import; anything else is code */
+		if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == ':' || c == '_' || c == ',' || c == '=' ||
+		    c == '-' || c == '.')
+			return 0;
+		s->program = CODE;
+		return 1;
+	}
+	u32 l = letter(s->role, c);
+	s->was = l;
+	if (l == INLINE_ || l == FINAL) {
+		s->program = l == FINAL ? NOTHING : CODE;
+		return 1;
+	}
+	if (l == REST) {
+		s->end = s->role == SHELL;
+		return 1;
+	}
+	if (l == ARG || l == READS) {
+		bool attached = s->role != SHELL && r->word[(j + 1) & (WORDSIZE - 1)];
+		if (l == READS && attached)
+			s->program = FILE, s->unknown = 1; /* the letters before it are not its name */
+		s->skip = l == ARG && !attached, s->here = l == READS && !attached;
+		return s->role != SHELL;
+	}
+	return 0;
+}
+
+static long each_word(u32 i, void *none)
+{
+	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	char *w;
+	long n;
+	if (!r)
+		return 1;
+	struct words *s = &r->words;
+	if (i >= s->argc)
+		return 1;
+	if (s->list) {
+		u64 p = 0;
+		if (bpf_probe_read_user(&p, sizeof(p), (void *)(s->at + 8 * (u64)i))) {
+			s->unknown = 1;
+			return 1;
+		}
+		if (!p)
+			return 1;
+		n = bpf_probe_read_user_str(r->word, WORDSIZE, (void *)p);
+	} else {
+		n = bpf_probe_read_user_str(r->word, WORDSIZE, (void *)s->at);
+		s->at += n;
+	}
+	if (n <= 0) {
+		s->unknown = 1;
+		return 1;
+	}
+	w = r->word;
+	if (i == 0) {
+		if (s->role != BUSYBOX)
+			return 0;
+		/* Only its shell is one of ours: it is called by the name of a shell, or told to be one. */
+		char b[4] = {};
+		bpf_probe_read_kernel(b, sizeof(b), w + (base(r) & 127));
+		if (b[0] == '-')
+			b[0] = b[1], b[1] = b[2], b[2] = b[3];
+		if (b[0] == 'b' && b[1] == 'u' && b[2] == 's')
+			return 0;
+		s->role = (b[0] == 's' && b[1] == 'h' && !b[2]) || (b[0] == 'a' && b[1] == 's' && b[2] == 'h') ? SHELL : NO_ROLE;
+		return s->role == NO_ROLE;
+	}
+	if (s->role == BUSYBOX) {
+		s->role = BEGINS(w, "sh\0") || BEGINS(w, "ash\0") ? SHELL : NO_ROLE;
+		return s->role == NO_ROLE;
+	}
+	if (s->skip) {
+		s->skip = 0;
+		s->unknown = n == WORDSIZE; /* where the next one begins is not known */
+		return s->unknown != 0;
+	}
+	bool option = (w[0] == '-' || (s->role == SHELL && w[0] == '+')) && !s->past;
+	if (s->here || !option || !w[1]) {
+		if (!s->here && option && s->role != SHELL) /* "-" is standard input */
+			return 1;
+		if (!s->here && option) /* an old way to end a shell's options */
+			return 0;
+		if (s->role == AWK && !s->here) {
+			s->program = NOTHING; /* its text, as in a shell's -c */
+			return 1;
+		}
+		if (s->role == JAVA) {
+			s->program = NOTHING; /* a class or a jar, by its suffix */
+			return 1;
+		}
+		if (n == WORDSIZE)
+			s->unknown = 1;
+		if (BEGINS(w, "/dev/") || BEGINS(w, "/proc/")) /* a descriptor */
+			return 1;
+		s->program = FILE;
+		return 1;
+	}
+	if (w[0] == '-' && w[1] == '-') {
+		if (!w[2]) {
+			s->past = 1;
+			return 0;
+		}
+		u32 o = long_option(s->role, w);
+		s->skip = o == ARG, s->here = o == READS;
+		s->program = o == INLINE_ ? CODE : o == FINAL ? NOTHING : STDIN;
+		return s->program != STDIN;
+	}
+	if (s->role == JAVA)
+		return 0;
+	s->was = FLAG, s->end = 0;
+	bpf_loop(WORDSIZE, each_letter, NULL, 0);
+	if (s->program != STDIN || s->end)
+		return 1;
+	if (n == WORDSIZE)
+		s->unknown = 1;
+	return s->unknown != 0;
+}
+
+/*
+ * refuses says why an interpreter must not start with these words: 0, or
+ * INLINE_CODE. The path of its program file is left in r->word.
+ */
+INLINE u32 refuses(struct run *r)
+{
+	struct words *s = &r->words;
+	void *task = bpf_get_current_task_btf();
+	bpf_loop(64, each_word, NULL, 0);
+	if (s->role == BUSYBOX)
+		s->role = NO_ROLE;
+	if (s->role == NO_ROLE)
+		return 0;
+	u32 now = session(task);
+	bool may = now == NO_SESSION || (r->vouched && r->session == now);
+	if (s->unknown)
+		return may ? 0 : INLINE_CODE;
+	if (s->program == FILE || s->program == NOTHING || may)
+		return 0;
+	if (s->role != SHELL)
+		return INLINE_CODE;
+	/* A shell reads a terminal or a pipe, but no file. */
+	struct files_struct *files = READ((struct task_struct *)task, files);
+	struct fdtable *t = READ(files, fdt);
+	struct file **fds = READ(t, fd), *f = NULL;
+	bpf_probe_read_kernel(&f, sizeof(f), fds);
+	struct inode *i = f ? READ(f, f_inode) : NULL;
+	return i && (READ(i, i_mode) & S_IFMT) == S_IFREG ? INLINE_CODE : 0;
+}
+
+/* arguments finds the list of words that execve(2) or execveat(2) was called with; 0 if it is not known. */
+INLINE u64 arguments(void)
+{
+	void *regs = bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (EXISTS(struct pt_regs___x86, orig_ax)) {
+		struct pt_regs___x86 *x = regs;
+		u64 nr = READ(x, orig_ax);
+		if (READ(x, cs) != 0x33) /* a 32-bit program */
+			return 0;
+		return nr == 59 ? READ(x, si) : nr == 322 ? READ(x, dx) : 0;
+	}
+	if (EXISTS(struct pt_regs___arm, syscallno)) {
+		struct pt_regs___arm *a = regs;
+		u32 nr = READ(a, syscallno);
+		return nr == 221 ? READ(a, user_regs.regs[1]) : nr == 281 ? READ(a, user_regs.regs[2]) : 0;
+	}
+	return 0;
+}
+
+/*
+ * starts refuses an interpreter by the words it is called with, as far as they
+ * can be seen before there is no way back. begun looks again.
+ */
+INLINE int starts(struct linux_binprm *b, u32 flags)
+{
+	u64 w = setting(WORD);
+	if (!watching(w))
+		return 0;
+	u32 role = ROLE(flags);
+	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, role ? BPF_STORAGE_CREATE : 0);
+	if (!r)
+		return 0;
+	r->becomes = role;
+	struct words s = {.role = role, .argc = 64, .list = 1, .at = arguments()};
+	/* A script's interpreter gets other words; the script was judged. */
+	if (role && role != INSTALLER && READ(b, interp) == READ(b, filename) && s.at) {
+		r->words = s;
+		u32 reason = refuses(r);
+		/* What cannot be read now is looked at again. */
+		if (reason && !r->words.unknown && MODE(w) == ENFORCE) {
+			struct verdict v = {.word = w};
+			return refuse(&v, INTERPRET, reason, b->file);
+		}
+	}
+	return 0;
+}
+
+/* begun looks at the words that nobody can change any more. */
+INLINE void begun(struct linux_binprm *b)
+{
+	u64 w = setting(WORD);
+	if (!watching(w))
+		return;
+	void *task = bpf_get_current_task_btf();
+	struct run *r = bpf_task_storage_get(&runs, task, NULL, 0);
+	if (!r)
+		return;
+	u32 role = r->becomes;
+	if (role == INSTALLER) {
+		/* What root's package manager starts is trusted to tell interpreters what to do. */
+		if (!(u32)bpf_get_current_uid_gid())
+			r->vouched = 1, r->session = session(task);
+		role = NO_ROLE;
+	}
+	r->role = NO_ROLE, r->becomes = NO_ROLE, r->names = 0;
+	if (!role)
+		return;
+	struct words s = {.role = role, .at = READ(b, p), .argc = READ(b, argc)};
+	r->words = s;
+	u32 reason = refuses(r);
+	r->role = r->words.role;
+	if (reason) {
+		nameless(w, INTERPRET, reason, NULL);
+		if (MODE(w) == ENFORCE)
+			bpf_send_signal(SIGKILL); /* before its first instruction */
+		return;
+	}
+	if (r->words.program == FILE && !r->words.unknown) { /* it is trusted, or will not be read */
+		add_name(r);
+		r->vouched = 1, r->session = session(task);
+	} else if (r->role == SHELL && r->words.program == STDIN)
+		r->vouched = 0; /* somebody types */
+}
+
+/* A child is what its parent is, until it executes something. */
+SEC("lsm/task_alloc")
+int forked(u64 *ctx)
+{
+	struct task_struct *child = (void *)ctx[0];
+	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	if (!r)
+		return 0;
+	struct run *c = bpf_task_storage_get(&runs, child, NULL, BPF_STORAGE_CREATE);
+	if (!c) /* no memory: then there is no child */
+		return -ENOMEM;
+	c->role = r->role, c->names = r->names, c->vouched = r->vouched, c->session = r->session;
+	__builtin_memcpy(c->name, r->name, sizeof(c->name));
+	return 0;
+}
+
+/* ---- the files it opens ---- */
+
+INLINE bool is_name(struct run *r, struct name *n)
+{
+	for (int i = 0; i < NAMES; i++) {
+		if (i >= r->names)
+			return 0;
+		u64 differs = 0;
+		for (int j = 0; j < NAME / 8; j++)
+			differs |= r->name[i].part[j] ^ n->part[j];
+		if (!differs)
+			return 1;
+	}
+	return r->names > NAMES; /* too many links to follow: any file may be it */
+}
+
+INLINE void name_of(struct dentry *d, struct name *n)
+{
+	char text[NAME] = {};
+	bpf_probe_read_kernel_str(text, NAME, READ(d, d_name.name));
+	__builtin_memcpy(n, text, sizeof(*n));
+}
+
+/* Where a program file's name leads to. */
+SEC("lsm/inode_follow_link")
+int followed(u64 *ctx)
+{
+	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	if (!r || !r->role || !r->names || r->names > NAMES || !watching(setting(WORD)))
+		return 0;
+	struct name n = {};
+	name_of((void *)ctx[0], &n);
+	if (!is_name(r, &n))
+		return 0;
+	struct inode *i = (void *)ctx[1];
+	char *to = READ(i, i_link);
+	if (!to || bpf_probe_read_kernel_str(r->word, WORDSIZE, to) <= 0)
+		r->names = NAMES + 1;
+	else
+		add_name(r);
+	return 0;
+}
+
+#define LAST(a, b, c, d, e) ((u64)(u8)(e) << 56 | (u64)(u8)(d) << 48 | (u64)(u8)(c) << 40 | (u64)(u8)(b) << 32 | (u64)(u8)(a) << 24)
+#define ENDS2(v, x, y) ((v) >> 40 == (('.') | (x) << 8 | (y) << 16))
+#define ENDS3(v, x, y, z) ((v) >> 32 == ((u64)'.' | (x) << 8 | (y) << 16 | (u64)(z) << 24))
+#define ENDS4(v, a, b, c, d) ((v) >> 24 == LAST('.', a, b, c, d) >> 24)
+
+/* is_code says whether a name's end (its last eight bytes) is that of program text for this role. */
+INLINE bool is_code(u32 role, u64 v)
+{
+	switch (role) {
+	case PYTHON:
+		return ENDS2(v, 'p', 'y') || ENDS3(v, 'p', 'y', 'c') || ENDS3(v, 'p', 'y', 'o') || ENDS3(v, 'p', 'y', 'w') ||
+		       ENDS3(v, 'p', 'y', 'z') || ENDS3(v, 'p', 't', 'h');
+	case PERL:
+		return ENDS2(v, 'p', 'l') || ENDS2(v, 'p', 'm') || ENDS2(v, 'p', 'h') || ENDS2(v, 'a', 'l') || ENDS3(v, 'p', 'm', 'c');
+	case RUBY:
+		return ENDS2(v, 'r', 'b');
+	case NODE:
+		return ENDS2(v, 'j', 's') || ENDS3(v, 'm', 'j', 's') || ENDS3(v, 'c', 'j', 's');
+	case JAVA:
+		return ENDS3(v, 'j', 'a', 'r') || ENDS4(v, 'j', 'a', 'v', 'a') || v >> 16 == 0x7373616c632eULL /* .class */;
+	case PHP:
+		return ENDS3(v, 'p', 'h', 'p') || ENDS3(v, 'i', 'n', 'c') || ENDS4(v, 'p', 'h', 'a', 'r');
+	case LUA:
+		return ENDS3(v, 'l', 'u', 'a');
+	case TCL:
+		return ENDS3(v, 't', 'c', 'l') || ENDS2(v, 't', 'm');
+	case AWK:
+		return ENDS3(v, 'a', 'w', 'k');
+	case SHELL:
+		return ENDS2(v, 's', 'h') || ENDS3(v, 'z', 's', 'h') || ENDS3(v, 'k', 's', 'h') || ENDS4(v, 'b', 'a', 's', 'h') ||
+		       ENDS4(v, 'd', 'a', 's', 'h');
+	}
+	return 0;
+}
+
+/* is_cache: the directory in which Python keeps what it compiled. */
+INLINE bool is_cache(struct dentry *dir)
+{
+	struct name n = {};
+	name_of(dir, &n);
+	return BEGINS((char *)&n, "__pycache__\0");
+}
+
+/* interprets judges a file that is opened for reading. */
+INLINE int interprets(struct file *f)
+{
+	u64 w = setting(WORD);
+	if (!watching(w) || !(f->f_mode & FMODE_READ))
+		return 0;
+	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	if (!r || !r->role)
+		return 0;
+	struct inode *i = f->f_inode;
+	if ((i->i_mode & S_IFMT) != S_IFREG)
+		return 0;
+	struct dentry *d = READ(f, f_path.dentry);
+	struct name n = {};
+	name_of(d, &n);
+	u32 len = READ(d, d_name.len);
+	u64 end = 0;
+	if (len >= 8)
+		bpf_probe_read_kernel(&end, 8, READ(d, d_name.name) + len - 8);
+	else
+		end = n.part[0] << (8 * (8 - len) & 63);
+	if (!is_code(r->role, end) && !is_name(r, &n))
+		return 0;
+	count(JUDGED);
+	u32 reason = knows(i, w);
+	if (!reason)
+		return 0;
+	if (r->role == PYTHON && ENDS3(end, 'p', 'y', 'c') && is_cache(READ(d, d_parent)))
+		return ANSWER(w); /* it takes the source instead, and nobody tried anything */
+	struct verdict v = {.word = w};
+	return refuse(&v, INTERPRET, reason, f);
+}

@@ -1,0 +1,226 @@
+package bpflsm
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/testkit/vm"
+)
+
+// withLibraries lists a program of this machine and what it maps, for a guest.
+func withLibraries(t *testing.T, path string) map[string]string {
+	t.Helper()
+	files := map[string]string{path: path}
+	if vm.Inside() != "" {
+		return files
+	}
+	out, err := exec.Command("ldd", path).Output()
+	if err != nil {
+		t.Fatalf("ldd %s: %v", path, err)
+	}
+	for _, m := range regexp.MustCompile(`(/\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
+		files[m[1]] = m[1]
+	}
+	return files
+}
+
+const perl = "/usr/bin/perl"
+
+func TestInterpreters(t *testing.T) {
+	for _, kernel := range []string{"6.1", "6.12"} {
+		t.Run(kernel, func(t *testing.T) {
+			vm.RunTest(t, vm.Config{Kernel: kernel, Files: withLibraries(t, perl)}, testInterpreters)
+		})
+	}
+}
+
+// scripted is a guest in which interpreters run only what is trusted.
+type scripted struct {
+	*guest
+	t *testing.T
+}
+
+func openScripted(t *testing.T) scripted {
+	g := &guest{dir: t.TempDir()}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries := []cordon.TrustEntry{entry(read(t, "/proc/self/exe"))}
+	add := func(path string, role cordon.Role) {
+		e := entry(read(t, path))
+		e.Role = role
+		entries = append(entries, e)
+	}
+	add("/bin/busybox", cordon.Busybox)
+	add(perl, cordon.Perl)
+	must(filepath.Walk("/", func(path string, info os.FileInfo, err error) error {
+		if err == nil && info.IsDir() && (path == "/proc" || path == "/sys" || path == "/dev") {
+			return filepath.SkipDir
+		}
+		if err == nil && info.Mode().IsRegular() && (strings.Contains(path, ".so") || strings.Contains(path, "ld-linux")) {
+			add(path, cordon.NoRole)
+		}
+		return err
+	}))
+	for name, text := range map[string]string{
+		"good.txt":   "open(F, '<', 'data') or die; print <F>;\n",
+		"Good.pm":    "package Good; print 'good '; 1;\n",
+		"good.sh":    "echo good\n",
+		"starts.sh":  "exec /usr/bin/perl -e 'print q(good)'\n",
+		"through.sh": "exec /bin/busybox env /usr/bin/perl -e 'print q(good)'\n",
+		"asks.sh":    "cat stdin.txt | /bin/busybox sh\n",
+		"bang":       "#!/usr/bin/perl\nprint 'good';\n",
+	} {
+		g.write(t, name, []byte(text))
+		entries = append(entries, entry([]byte(text)))
+	}
+	for name, text := range map[string]string{
+		"data": "good", "evil.txt": "print 'EVIL';\n", "Evil.pm": "print 'EVIL'; 1;\n", "evil.sh": "echo EVIL\n", "evil": "echo EVIL\n",
+		"stdin.txt": "/usr/bin/perl -e 'print q(EVIL)'\n",
+	} {
+		g.write(t, name, []byte(text))
+	}
+	must(os.MkdirAll(filepath.Join(g.dir, "real"), 0o755))
+	must(os.WriteFile(filepath.Join(g.dir, "real", "link"), []byte("print 'EVIL';\n"), 0o644))
+	for name, to := range map[string]string{
+		"one": "evil.txt", "two": "one", "three": "two", "four": "three", "five": "four", "link": "real", "fine": "good.txt", "-e1": "bang",
+		"p": perl, "deep": "../" + filepath.Base(g.dir) + "/./evil.txt",
+	} {
+		must(os.Symlink(to, filepath.Join(g.dir, name)))
+	}
+	must(os.WriteFile(filepath.Join(g.dir, "copy"), read(t, perl), 0o755))
+	g.set = cordon.NewTrustSet(entries, nil)
+	var err error
+	if g.Enforcer, err = Open(Config{Log: slog.New(slog.DiscardHandler), TrustedScripts: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(g.Apply(cordon.ModeOff, nil), g.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	must(os.Chdir(g.dir))
+	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh"} {
+		must(g.Learn(filepath.Join(g.dir, name)))
+	}
+	must(g.Learn(filepath.Join(g.dir, "evil.txt"))) // showing does not make trusted
+	g.apply(t, cordon.ModeEnforce)
+	return scripted{g, t}
+}
+
+// shell runs a line in a shell that belongs to a login, or to none.
+func (s scripted) shell(login bool, line string) string {
+	if login {
+		line = "echo 1000 > /proc/self/loginuid && " + line
+	}
+	var out bytes.Buffer
+	c := exec.Command("/bin/busybox", "sh", "-c", line)
+	c.Stdout, c.Stderr = &out, &out
+	err := c.Run()
+	if err != nil {
+		out.WriteString(" (" + err.Error() + ")")
+	}
+	return out.String()
+}
+
+func testInterpreters(t *testing.T) {
+	s := openScripted(t)
+	run := func(login bool, want string, lines ...string) {
+		for _, line := range lines {
+			before := s.Stats().Refused
+			out := s.shell(login, line)
+			refused := s.Stats().Refused - before
+			if want == "good" {
+				if !strings.Contains(out, "good") || strings.Contains(out, "EVIL") {
+					t.Errorf("%s: %q, refused %d", line, out, refused)
+				}
+				for range refused {
+					r := <-s.Refusals()
+					t.Logf("%s: refused %+v", line, r)
+				}
+			} else if strings.Contains(out, "EVIL") || refused == 0 || !strings.Contains(out, want) {
+				t.Errorf("%s: %q, refused %d", line, out, refused)
+			}
+		}
+	}
+	no := "peration not permitted"
+	t.Run("inline code", func(t *testing.T) {
+		run(true, no, "/usr/bin/perl -e 'print q(EVIL)'", "/usr/bin/perl -wle 'print q(EVIL)'", "/usr/bin/perl -w -I. -e 'print q(EVIL)'",
+			"/usr/bin/perl -CSD -e 'print q(EVIL)'", "/usr/bin/perl '-Mstrict;print q(EVIL)' good.txt", "./p -e 'print q(EVIL)'", "./copy -e 'print q(EVIL)'",
+			"/usr/bin/perl -0777 -ne 'print q(EVIL)' data")
+		run(false, "good", "/usr/bin/perl -e 'print q(good)'")
+	})
+	t.Run("standard input", func(t *testing.T) {
+		run(true, no, "echo 'print q(EVIL)' | /usr/bin/perl", "/usr/bin/perl < evil.txt", "/usr/bin/perl - < evil.txt", "/usr/bin/perl /dev/stdin < evil.txt",
+			"/bin/busybox sh < evil", "/bin/busybox sh -s x < evil")
+		run(true, "good", "echo echo good | /bin/busybox sh", "/bin/busybox sh -c 'echo good' < evil")
+	})
+	t.Run("files", func(t *testing.T) {
+		run(true, no, "/usr/bin/perl evil.txt", "/usr/bin/perl ./evil.txt", "/usr/bin/perl -w -- evil.txt", "/usr/bin/perl one", "/usr/bin/perl two", "/usr/bin/perl three",
+			"/usr/bin/perl four", "/usr/bin/perl five", "/usr/bin/perl link/link", "/usr/bin/perl deep", "/bin/busybox sh evil", "/bin/busybox sh evil.sh", ". ./evil.sh")
+		run(true, "Can't locate Evil.pm", "/usr/bin/perl -I. -MEvil good.txt") // it looks for another one
+		run(false, no, "/usr/bin/perl evil.txt", "/bin/busybox sh evil")
+		run(true, "good", "/usr/bin/perl good.txt", "/usr/bin/perl fine", "/usr/bin/perl -I. -MGood good.txt", "/bin/busybox sh good.sh", ". ./good.sh", "/usr/bin/perl -v >/dev/null && echo good", "./bang")
+	})
+	t.Run("started by a trusted script", func(t *testing.T) {
+		run(true, "good", "/bin/busybox sh starts.sh", "/bin/busybox sh through.sh")
+		run(true, no, "/bin/busybox sh asks.sh")
+	})
+	t.Run("words that change on the way", func(t *testing.T) {
+		// The kernel gives the interpreter the path as it was called: "-e1".
+		runtime.LockOSThread() // never unlocked: this thread belongs to a login now, and ends
+		if err := os.WriteFile("/proc/thread-self/loginuid", []byte("1000"), 0); err != nil {
+			t.Fatal(err)
+		}
+		err := (&exec.Cmd{Path: "-e1", Args: []string{"-e1"}, Dir: s.dir}).Run()
+		var ended *exec.ExitError
+		if !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+			t.Errorf("a link to a script whose name is code: %v", err)
+		}
+	})
+	t.Run("changed", func(t *testing.T) {
+		path := filepath.Join(s.dir, "good.txt")
+		good := read(t, path)
+		s.write(t, "good.txt", []byte("print 'EVIL';\n"))
+		run(true, no, "/usr/bin/perl good.txt")
+		s.write(t, "good.txt", good)
+		run(true, no, "/usr/bin/perl good.txt")
+		if err := s.Learn(path); err != nil {
+			t.Fatal(err)
+		}
+		run(true, "good", "/usr/bin/perl good.txt")
+	})
+	t.Run("open", func(t *testing.T) {
+		s.cfg.TrustedScripts = false
+		s.apply(t, cordon.ModeEnforce)
+		run(true, "good", "/usr/bin/perl -e 'print q(good)'", "/bin/busybox sh good.sh")
+		if out := s.shell(true, "/usr/bin/perl evil.txt"); !strings.Contains(out, "EVIL") {
+			t.Errorf("without the policy, the case does not succeed: %q", out)
+		}
+		s.cfg.TrustedScripts = true
+		s.apply(t, cordon.ModeEnforce)
+		run(true, no, "/usr/bin/perl evil.txt")
+	})
+	t.Run("audit", func(t *testing.T) {
+		s.apply(t, cordon.ModeAudit)
+		before := s.Stats().WouldRefuse
+		if out := s.shell(true, "/usr/bin/perl evil.txt"); !strings.Contains(out, "EVIL") || s.Stats().WouldRefuse == before {
+			t.Errorf("%q, %+v", out, s.Stats())
+		}
+	})
+}
