@@ -98,22 +98,24 @@ type Observed struct {
 	Generation uint64 `json:"generation"` // of the restriction in force; 0: none was ever ordered
 	// Action and Order are what the machine stands by: the id and type of the last
 	// order that it took up, or of the [Release] that freed it; empty: none.
-	Action   ActionID    `json:"action,omitempty"`
-	Order    OrderType   `json:"order,omitempty"`
-	Mode     Mode        `json:"mode"`               // what was asked of the enforcer
-	InForce  bool        `json:"inForce"`            // the self-test saw that the mode really holds
-	Enforcer string      `json:"enforcer"`           // bpf, fanotify, none
-	Scope    string      `json:"scope"`              // host, mount:/path
-	Limits   []string    `json:"limits,omitempty"`   // what this enforcer cannot stop here, a sentence each
-	Coverage []Coverage  `json:"coverage,omitempty"` // what it judges here, and what not
-	Trusted  int         `json:"trusted"`            // files in the trust set
-	TrustSet string      `json:"trustSet"`           // SHA-256 over the trust set, hex; empty: none yet
-	Policy   PolicyState `json:"policy,omitzero"`    // the trust policy that it has
-	Refused  uint64      `json:"refused"`            // refused executions since the agent started
-	Lease    LeaseState  `json:"lease,omitzero"`     // of the restriction that it was ordered
-	BootID   string      `json:"bootId"`
-	Problem  string      `json:"problem,omitempty"` // why InForce is false although the mode is enforce
-	At       time.Time   `json:"at"`                // by the machine's clock
+	Action   ActionID  `json:"action,omitempty"`
+	Order    OrderType `json:"order,omitempty"`
+	Mode     Mode      `json:"mode"`     // what was asked of the enforcer
+	InForce  bool      `json:"inForce"`  // the self-test saw that the mode really holds
+	Enforcer string    `json:"enforcer"` // bpf, fanotify, none
+	Scope    string    `json:"scope"`    // host, mount:/path
+	// Interpreters is what interpreters may run while it is restricted; empty: any text.
+	Interpreters Interpreters `json:"interpreters,omitempty"`
+	Limits       []string     `json:"limits,omitempty"`   // what this enforcer cannot stop here, a sentence each
+	Coverage     []Coverage   `json:"coverage,omitempty"` // what it judges here, and what not
+	Trusted      int          `json:"trusted"`            // files in the trust set
+	TrustSet     string       `json:"trustSet"`           // SHA-256 over the trust set, hex; empty: none yet
+	Policy       PolicyState  `json:"policy,omitzero"`    // the trust policy that it has
+	Refused      uint64       `json:"refused"`            // refused executions since the agent started
+	Lease        LeaseState   `json:"lease,omitzero"`     // of the restriction that it was ordered
+	BootID       string       `json:"bootId"`
+	Problem      string       `json:"problem,omitempty"` // why InForce is false although the mode is enforce
+	At           time.Time    `json:"at"`                // by the machine's clock
 	// ClockOffset is the server's clock minus the machine's, in milliseconds, as
 	// far as the machine knows it.
 	ClockOffset int64 `json:"clockOffsetMs,omitempty"`

@@ -31,6 +31,16 @@ func (r Role) Known() bool { return r < roles }
 // Interpreter reports whether the program runs text that it is given.
 func (r Role) Interpreter() bool { return r > NoRole && r < Installer }
 
+// Interpreters says what programs that run text of others may run while a
+// machine is restricted.
+type Interpreters string
+
+// The policies for interpreters.
+const (
+	OpenInterpreters Interpreters = "open"            // any text
+	TrustedScripts   Interpreters = "trusted-scripts" // text that is trusted
+)
+
 // programs are the names of programs with a role, without the version.
 var programs = map[string]Role{
 	"python": Python, "pypy": Python,

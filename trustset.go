@@ -50,10 +50,16 @@ type TrustSet struct {
 }
 
 // NewTrustSet compiles a trust set. It keeps neither slice. Files whose digest
-// is in no entry are left out; of several entries with one digest the first wins.
+// is in no entry are left out; of several entries with one digest the first wins,
+// with the highest of their roles.
 func NewTrustSet(entries []TrustEntry, files []KnownFile) *TrustSet {
 	s := &TrustSet{entries: slices.Clone(entries)}
 	slices.SortStableFunc(s.entries, func(a, b TrustEntry) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+	for i := len(s.entries) - 1; i > 0; i-- {
+		if e, before := s.entries[i], &s.entries[i-1]; e.Digest == before.Digest {
+			before.Role = max(before.Role, e.Role)
+		}
+	}
 	s.entries = slices.Clip(slices.CompactFunc(s.entries, func(a, b TrustEntry) bool { return a.Digest == b.Digest }))
 	h := sha256.New()
 	for _, e := range s.entries {

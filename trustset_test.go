@@ -54,6 +54,12 @@ func TestTrustSet(t *testing.T) {
 			t.Errorf("knows a changed file: %+v", changed)
 		}
 	}
+	twice := cordon.NewTrustSet([]cordon.TrustEntry{{Digest: digest("a"), Origin: "x"}, {Digest: digest("b")}, {Digest: digest("a"), Role: cordon.Shell}, {Digest: digest("a"), Role: cordon.Perl}}, nil)
+	for e := range twice.Entries() {
+		if e.Digest == digest("a") && (e.Role != cordon.Shell || e.Origin != "x") || e.Digest == digest("b") && e.Role != cordon.NoRole {
+			t.Errorf("the role of several entries is not the highest: %+v", e)
+		}
+	}
 	// It keeps neither slice.
 	entries[1].Digest, files[2].ID = digest("malware"), fileID(9)
 	if s.Contains(digest("malware")) || s.Knows(fileID(9)) {

@@ -125,7 +125,14 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		Facts: facts.New(version()).Read, Log: log, Now: time.Now, Boot: boot,
 	}
 	var p *protect.Protection // before anybody asks
-	cfg.Admit = func(ctx context.Context, paths []string) error { return p.Admit(ctx, paths) }
+	var texts *learner
+	cfg.Admit = func(ctx context.Context, paths []string) error {
+		if len(paths) == 0 { // a package manager is about to use what it has unpacked
+			texts.unpacked(ctx)
+			return nil
+		}
+		return p.Admit(ctx, paths)
+	}
 	var notices *notice.Notices
 	cfg.Changed = func(restricted bool) { notices.Changed(restricted) }
 	a, err := agent.Open(cfg)
@@ -158,7 +165,8 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		},
 	})
 	a.Tell(ledger.Findings)
-	p, err = c.protection(boot().Boot, scope, exe, enforcer, tester, builder, admitted, ledger, notices, env)
+	texts = newLearner(enforcer, builder, log)
+	p, err = c.protection(boot().Boot, scope, exe, enforcer, tester, builder, texts, admitted, ledger, notices, env)
 	if err != nil {
 		return errors.Join(err, enforcer.Close())
 	}
@@ -267,7 +275,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, n *notice.Notices, e
 
 // openBPF returns no enforcer unless it was seen to work.
 func (c agentRun) openBPF(scope enforce.Scope, g *enforce.Guardian, n *notice.Notices, log *slog.Logger) (enforce.Enforcer, enforce.Finding) {
-	cfg := bpflsm.Config{Scope: scope, Log: log, DenyAnonymous: c.AnonymousCode.all, DenyAnonymousOf: c.AnonymousCode.classes, TrustedScripts: c.Interpreters == "trusted-scripts"}
+	cfg := bpflsm.Config{Scope: scope, Log: log, DenyAnonymous: c.AnonymousCode.all, DenyAnonymousOf: c.AnonymousCode.classes, TrustedScripts: c.Interpreters == string(cordon.TrustedScripts)}
 	if scope.Mount == "" {
 		cfg.Pins, cfg.Home, cfg.Kin = bpflsm.Pins, c.DataDir, []int{g.PID()}
 		if n != nil { // what it starts is guarded too, and it has to be able to end that
@@ -314,7 +322,7 @@ func (c agentRun) tester(scope enforce.Scope, g *enforce.Guardian) (*enforce.Tes
 	return t, err
 }
 
-func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e enforce.Enforcer, tester *enforce.Tester, builder *trust.Builder, admitted *archive.Ledger, ledger *telemetry.Ledger, n *notice.Notices, env *cli.Env) (*protect.Protection, error) {
+func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e enforce.Enforcer, tester *enforce.Tester, builder *trust.Builder, texts *learner, admitted *archive.Ledger, ledger *telemetry.Ledger, n *notice.Notices, env *cli.Env) (*protect.Protection, error) {
 	log := newLog(env)
 	cfg := protect.Config{Enforcer: e, BootID: bootID, Log: log}
 	if tester.Guardian == nil {
@@ -326,6 +334,7 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 		cfg.Idle = cordon.ModeAudit
 	}
 	cfg.Seen = func(r enforce.Refusal) bool {
+		texts.again(r.Path)
 		if tester.Own(r) {
 			return false
 		}
@@ -336,8 +345,11 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 	}
 	cfg.Refused = func() uint64 { return tester.Without(e.Stats()).Refused }
 	cfg.Admission = admitted
-	cfg.Test, cfg.Own, cfg.Last = tester.Test, []cordon.TrustEntry{tester.Trusted.Entry()}, builder.Last
-	learn := c.learner(e, builder, log)
+	cfg.Test, cfg.Own = tester.Test, []cordon.TrustEntry{tester.Trusted.Entry()}
+	cfg.Last = func() *cordon.TrustSet {
+		texts.learn() // first, so that interpreters know all files when the set counts
+		return builder.Last()
+	}
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
 			log.InfoContext(ctx, "trust set built", "summary", sum)
@@ -345,7 +357,7 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 				log.WarnContext(ctx, "program not trusted: its package was installed on a restricted machine, and was not admitted", "path", w.Name, "package", w.Why)
 			}
 			if err == nil {
-				learn() // first, so that interpreters know all files when the set counts
+				texts.learn()
 			}
 			each(set, err)
 		})
@@ -361,32 +373,6 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 		return inScope, err
 	}
 	return protect.New(cfg), nil
-}
-
-// learner returns a function that shows the enforcer every trusted file that
-// interpreters may be told to run, and that it has not seen as it is now.
-func (c agentRun) learner(e enforce.Enforcer, builder *trust.Builder, log *slog.Logger) func() {
-	l, ok := e.(interface{ Learn(path string) error })
-	if !ok || c.Interpreters != "trusted-scripts" {
-		return func() {}
-	}
-	shown := map[string]cordon.FileID{}
-	return func() {
-		began, n, failed := time.Now(), 0, 0
-		for _, text := range builder.Texts() {
-			if shown[text.Path] == text.ID {
-				continue
-			}
-			n++
-			if err := l.Learn(text.Path); err != nil {
-				failed++
-				log.Debug("a file that interpreters may be told to run was not shown to the kernel", "err", err)
-				continue
-			}
-			shown[text.Path] = text.ID
-		}
-		log.Info("files shown that interpreters may run", "files", n, "failed", failed, "duration", time.Since(began))
-	}
 }
 
 // seen is how a refusal is counted.
@@ -436,6 +422,7 @@ func (c agentStatus) Run(ctx context.Context, env *cli.Env) error {
 	row("Order key", "SHA-256 %s", orNone(s.OrderKey, "(none pinned)"))
 	row("Restricted", "%s", restricted)
 	row("Enforcer", "%s, scope %s", o.Enforcer, o.Scope)
+	row("Interpreters", "%s", interpreters(o))
 	row("Generation", "%d (action %s, %s)", s.Standing.Generation, orNone(string(s.Standing.Action), "none"), orNone(string(s.Standing.Outcome), "not applied"))
 	row("Trust set", "%d programs %s", o.Trusted, orNone(o.TrustSet, "(not built yet)"))
 	row("Refused", "%d programs since the agent started", o.Refused)
@@ -453,6 +440,16 @@ func (c agentStatus) Run(ctx context.Context, env *cli.Env) error {
 	}
 	rows = append(rows, cli.CoverageRows(o.Coverage)...)
 	return env.Table(rows...)
+}
+
+func interpreters(o cordon.Observed) string {
+	switch {
+	case o.Interpreters == cordon.TrustedScripts:
+		return "trusted-scripts: while restricted, they run program text of the trust set only"
+	case o.Enforcer == "bpf":
+		return "open: they run any text"
+	}
+	return "open: they run any text (only BPF LSM sees what they read)"
 }
 
 func connection(s agent.Status) string {

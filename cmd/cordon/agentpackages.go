@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cordon-project/cordon"
@@ -31,6 +32,11 @@ func (agentAdmit) Help() string {
 // Run asks the agent. A package manager must go on where there is nothing to
 // admit, so an agent that does not run is an error only on a restricted machine.
 func (c agentAdmit) Run(ctx context.Context, env *cli.Env) error {
+	if c.Dpkg && slices.Contains([]string{"configure", "triggers-only"}, os.Getenv("DPKG_HOOK_ACTION")) {
+		// What it has unpacked is about to run. It is trusted or not, whether the agent answers or not.
+		_, _ = agent.DialLocal(c.DataDir).Admit(ctx, nil)
+		return nil
+	}
 	paths, err := c.paths()
 	if err != nil || len(paths) == 0 {
 		return err

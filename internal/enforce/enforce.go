@@ -79,6 +79,8 @@ type Description struct {
 	// Mappings: executable mappings of files (libraries) are judged too, not only
 	// executions.
 	Mappings bool
+	// Interpreters is what interpreters may run while it enforces.
+	Interpreters cordon.Interpreters
 }
 
 // Scope is where an enforcer judges: the whole machine, or one mount.

@@ -115,7 +115,7 @@ func New(cfg Config) *Protection {
 		// Then whatever goes wrong in restoring it leaves it as it is.
 		mode = e.Mode()
 	}
-	p.observed.Store(&cordon.Observed{Mode: mode, InForce: mode == cordon.ModeOff, Enforcer: d.Name, Scope: d.Scope.String(), Limits: d.Limits, BootID: cfg.BootID})
+	p.observed.Store(&cordon.Observed{Mode: mode, InForce: mode == cordon.ModeOff, Enforcer: d.Name, Scope: d.Scope.String(), Interpreters: d.Interpreters, Limits: d.Limits, BootID: cfg.BootID})
 	if p.base = cfg.Last(); p.base != nil {
 		p.adopt(p.compose(p.base))
 	}

@@ -23,6 +23,7 @@ import (
 //	magic     8 bytes, with the version of the format
 //	origins   their number, then each one's length and bytes
 //	entries   their number, then each one's digest (32 bytes), size, number of the origin, role (1 byte)
+//	texts     their number, then each one's length and path below Root
 //	facts     their number, then each one's five identity numbers (8 bytes each, little-endian),
 //	          1 if an MD5 follows or 0, SHA-256 (32 bytes), MD5 (16 bytes)
 //	checksum  SHA-256 over all before it
@@ -35,6 +36,7 @@ var errCache = errors.New("malformed")
 
 type cache struct {
 	entries []cordon.TrustEntry
+	texts   []string
 	facts   []fact
 	sum     cordon.Digest // the checksum
 }
@@ -59,11 +61,7 @@ func (c *cache) encode() []byte {
 			names = append(names, e.Origin)
 		}
 	}
-	b = binary.AppendUvarint(b, uint64(len(names)))
-	for _, name := range names {
-		b = binary.AppendUvarint(b, uint64(len(name)))
-		b = append(b, name...)
-	}
+	b = appendStrings(b, names)
 	b = binary.AppendUvarint(b, uint64(len(c.entries)))
 	for _, e := range c.entries {
 		b = append(b, e.Digest[:]...)
@@ -71,6 +69,7 @@ func (c *cache) encode() []byte {
 		b = binary.AppendUvarint(b, uint64(numbers[e.Origin]))
 		b = append(b, byte(e.Role))
 	}
+	b = appendStrings(b, c.texts)
 	b = binary.AppendUvarint(b, uint64(len(c.facts)))
 	for _, f := range c.facts {
 		for _, v := range [...]uint64{f.id.Dev, f.id.Ino, uint64(f.id.Size), uint64(f.id.Mtime), uint64(f.id.Ctime)} {
@@ -90,6 +89,15 @@ func (c *cache) encode() []byte {
 	return append(b, c.sum[:]...)
 }
 
+func appendStrings(b []byte, all []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(all)))
+	for _, s := range all {
+		b = binary.AppendUvarint(b, uint64(len(s)))
+		b = append(b, s...)
+	}
+	return b
+}
+
 // decodeCache reads what encode wrote. Whatever else it is given is an error.
 func decodeCache(b []byte) (*cache, error) {
 	if len(b) < len(cacheMagic)+sha256.Size || string(b[:len(cacheMagic)]) != cacheMagic {
@@ -102,10 +110,7 @@ func decodeCache(b []byte) (*cache, error) {
 		return nil, errors.New("its checksum does not hold")
 	}
 	r := &reader{b: body[len(cacheMagic):]}
-	names := make([]string, r.count(1))
-	for i := range names {
-		names[i] = string(r.take(r.count(1)))
-	}
+	names := r.strings()
 	c.entries = make([]cordon.TrustEntry, r.count(sha256.Size+3))
 	for i := range c.entries {
 		e := &c.entries[i]
@@ -119,6 +124,7 @@ func decodeCache(b []byte) (*cache, error) {
 		e.Role = cordon.Role(r.take(1)[0])
 		r.bad = r.bad || !e.Role.Known()
 	}
+	c.texts = r.strings()
 	c.facts = make([]fact, r.count(5*8+1+sha256.Size))
 	for i := range c.facts {
 		f := &c.facts[i]
@@ -188,6 +194,14 @@ func (r *reader) count(size int) int {
 	return int(n)
 }
 
+func (r *reader) strings() []string {
+	all := make([]string, r.count(1))
+	for i := range all {
+		all[i] = string(r.take(r.count(1)))
+	}
+	return all
+}
+
 // readCache returns the cache, nil if there is none that can be used. A cache
 // that cannot be used costs time, so it is never an error.
 func (b *Builder) readCache() *cache {
@@ -231,11 +245,10 @@ func loadCache(path string) (*cache, error) {
 
 // writeCache keeps the results. Failing that costs time at the next start, so it
 // is only logged.
-func (b *Builder) writeCache(entries []cordon.TrustEntry, facts []fact) {
+func (b *Builder) writeCache(c cache) {
 	if b.CacheFile == "" {
 		return
 	}
-	c := cache{entries: entries, facts: facts}
 	content := c.encode()
 	if c.sum == b.written {
 		return

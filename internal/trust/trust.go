@@ -90,10 +90,12 @@ type Builder struct {
 	Now      func() time.Time // the wall clock; nil means time.Now
 
 	mu      sync.Mutex
-	packs   map[key]*pack    // those of the last build that may be kept; nil before the first
-	order   []*pack          // all of the last build
-	last    *cordon.TrustSet // nil: there was none
-	written cordon.Digest    // checksum of the cache as it is on disk
+	packs   map[key]*pack          // those of the last build that may be kept; nil before the first
+	order   []*pack                // all of the last build
+	last    *cordon.TrustSet       // nil: there was none
+	texts   []string               // program text in it, below Root
+	begins  map[cordon.FileID]bool // whether files begin as scripts do
+	written cordon.Digest          // checksum of the cache as it is on disk
 }
 
 func (b *Builder) root() string {
@@ -151,31 +153,56 @@ func (b *Builder) Owner(path string) string {
 	return ""
 }
 
-// Text is a trusted file that interpreters may be told to run.
-type Text struct {
-	Path string
-	ID   cordon.FileID
-}
-
-// Texts returns the trusted files of the last build that are program text by
-// name or begin as scripts do. It reads the first bytes of some of them.
-func (b *Builder) Texts() []Text {
+// Texts returns the paths of the trusted files of the last successful build that
+// interpreters may be told to run, perhaps in an earlier life of this process:
+// those that are program text by name, or begin as scripts do.
+func (b *Builder) Texts() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var texts []Text
-	for _, p := range b.order {
+	if b.packs == nil {
+		if c := b.readCache(); c != nil {
+			return under(b.root(), c.texts)
+		}
+	}
+	return under(b.root(), b.texts)
+}
+
+// under returns the paths as they are, not as they are below root.
+func under(root string, texts []string) []string {
+	paths := make([]string, len(texts))
+	for i, t := range texts {
+		paths[i] = filepath.Join(root, t)
+	}
+	return paths
+}
+
+// textsOf lists the program text among the files that set trusts. It reads the
+// first bytes of those that no earlier build has looked at.
+func (b *Builder) textsOf(packs []*pack, set *cordon.TrustSet) []string {
+	var texts []string
+	begins := make(map[cordon.FileID]bool, len(b.begins))
+	for _, p := range packs {
 		for i := range p.files {
 			f := &p.files[i]
-			if f.state != hashed || !f.matches() {
+			if f.state != hashed || !set.Contains(f.fact.sha256) {
 				continue
 			}
-			path := filepath.Join(b.root(), f.path)
-			if cordon.IsProgramText(f.path) || fileid.Magic(path, "#!") {
-				texts = append(texts, Text{path, f.fact.id})
+			text := cordon.IsProgramText(f.path)
+			if !text {
+				known := false
+				if text, known = b.begins[f.fact.id]; !known {
+					text = fileid.Magic(filepath.Join(b.root(), f.path), "#!")
+				}
+				begins[f.fact.id] = text
+			}
+			if text {
+				texts = append(texts, f.path)
 			}
 		}
 	}
-	return texts
+	b.begins = begins
+	slices.Sort(texts)
+	return slices.Compact(texts)
 }
 
 // Build builds the set. The first build of a Builder looks at every file of
@@ -240,7 +267,8 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 		return nil, err
 	}
 	b.packs, b.order, b.last = col.packs, col.order, set
-	b.writeCache(entries, factsOf(col.order))
+	b.texts = b.textsOf(col.order, set)
+	b.writeCache(cache{entries: entries, texts: b.texts, facts: factsOf(col.order)})
 	if first {
 		// The first build leaves several times of what is kept behind as garbage, and
 		// the process may not allocate enough afterwards to ever collect it.

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -260,6 +261,32 @@ func TestRestart(t *testing.T) {
 	}
 	if !reflect.DeepEqual(again.Last(), set) {
 		t.Error("the last set is gone with the package database")
+	}
+}
+
+// What interpreters may be told to run is known at once after a restart.
+func TestTexts(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("a", "/usr/bin/a", "#!/bin/sh\n"), one("b", "/usr/bin/b", "\x7fELF"), one("c", "/usr/lib/c.py", "import d"), one("d", "/usr/lib/d.pm", "package D"))
+	root.Write("/usr/lib/d.pm", "changed", 0o644)
+	b := builder(root)
+	b.CacheFile = filepath.Join(t.TempDir(), "trust.cache")
+	if got := b.Texts(); len(got) > 0 {
+		t.Errorf("before the first build: %q", got)
+	}
+	build(t, b)
+	again := builder(root)
+	again.CacheFile = b.CacheFile
+	want := []string{root.Path("usr/bin/a"), root.Path("usr/lib/c.py")}
+	for when, got := range map[string][]string{"built": b.Texts(), "after a restart": again.Texts()} {
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q", when, got)
+		}
+	}
+	root.Install(one("e", "/usr/lib/e.rb", "require"))
+	build(t, b)
+	if got := b.Texts(); !slices.Equal(got, append(want, root.Path("usr/lib/e.rb"))) {
+		t.Errorf("built again: %q", got)
 	}
 }
 

@@ -350,14 +350,14 @@ func (e *Enforcer) Beat() uint64 { return uint64(time.Now().UnixNano()) }
 var limits = []string{
 	"What was running before the restriction keeps running.",
 	"Files on network and FUSE file systems, on loop and network block devices, and on an overlay over an overlay, are always refused.",
-	"A file that runs as a program or a library, or ran since it was last read from disk, cannot be written to in place while restricted; replacing it works.",
+	"A file that runs as a program, a library or an interpreter's text, or ran since it was last read from disk, cannot be written to in place while restricted; replacing it works.",
 	"No process may trace another or change its memory: debuggers and strace do not work while restricted, and what traced another before goes on.",
 	"The disk that programs came from is not written to but through its file systems (boot loaders and LVM excepted); what the disk itself, a device mapper table or a SCSI or NVMe command changes beneath is not seen.",
 }
 
 // Describe says what this enforcer is and cannot do.
 func (e *Enforcer) Describe() enforce.Description {
-	d := enforce.Description{Name: "bpf", Scope: e.cfg.Scope, Limits: slices.Clone(limits), Mappings: true}
+	d := enforce.Description{Name: "bpf", Scope: e.cfg.Scope, Limits: slices.Clone(limits), Mappings: true, Interpreters: cordon.OpenInterpreters}
 	switch {
 	case e.cfg.DenyAnonymous:
 	case len(e.cfg.DenyAnonymousOf) > 0:
@@ -366,6 +366,7 @@ func (e *Enforcer) Describe() enforce.Description {
 		d.Limits = append(d.Limits, "Code that a running program makes in memory by itself (JIT, and shellcode) is allowed; --anonymous-code deny refuses it.")
 	}
 	if e.cfg.TrustedScripts && e.cfg.Scope.Mount == "" {
+		d.Interpreters = cordon.TrustedScripts
 		d.Limits = append(d.Limits, interpreterLimits...)
 	} else {
 		d.Limits = append(d.Limits, "Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input); --interpreters trusted-scripts refuses most of that.")

@@ -99,7 +99,10 @@ func tool(name string) aptrepo.Package {
 		Name: name, Version: "1",
 		Scripts: map[string]string{"preinst": "#!/bin/sh\n# " + name + " pre\n", "postinst": "#!/bin/sh\n# " + name + " post\n", "templates": "no program\n"},
 		Files:   map[string][]byte{"/usr/bin/" + name: []byte("program " + name)},
-		Plain:   map[string][]byte{"/usr/share/doc/" + name + "/readme": []byte("no program " + name), "/usr/lib/" + name + ".so.1": []byte("\x7fELF " + name)},
+		Plain: map[string][]byte{
+			"/usr/share/doc/" + name + "/readme": []byte("no program " + name), "/usr/lib/" + name + ".so.1": []byte("\x7fELF " + name),
+			"/usr/lib/python3/dist-packages/" + name + ".py": []byte("# text " + name),
+		},
 	}
 }
 
@@ -128,7 +131,7 @@ func TestSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		for _, content := range []string{"program one", "program two", "#!/bin/sh\n# one pre\n", "#!/bin/sh\n# two post\n", "\x7fELF one"} {
+		for _, content := range []string{"program one", "program two", "#!/bin/sh\n# one pre\n", "#!/bin/sh\n# two post\n", "\x7fELF one", "# text two"} {
 			if !m.has(content) {
 				t.Errorf("%q was not admitted", content)
 			}
@@ -259,6 +262,34 @@ func TestKeyringUpgrade(t *testing.T) {
 	}
 }
 
+// An interpreter is known for what it is before the package database has it,
+// also after a restart.
+func TestRoleAdmitted(t *testing.T) {
+	m := newMachine(t)
+	key, public := newKey(t)
+	m.write("/usr/share/keyrings/tests.asc", public)
+	path := m.publish("srv", key, tool("python3.99"))[0]
+	m.restrict()
+	if err := m.admit(path); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for _, e := range m.Entries() {
+			want := cordon.NoRole
+			if e.Digest == cordon.Digest(sha256.Sum256([]byte("program python3.99"))) {
+				want = cordon.Python
+			}
+			if e.Role != want {
+				t.Errorf("%+v", e)
+			}
+		}
+		m.reopen()
+	}
+	if len(m.Entries()) == 0 {
+		t.Error("nothing was admitted")
+	}
+}
+
 // A ledger that is damaged admits nothing, and an unrestricted machine has no gate.
 func TestDamagedLedger(t *testing.T) {
 	m := newMachine(t)
@@ -335,7 +366,7 @@ func FuzzRelease(f *testing.F) {
 }
 
 func FuzzLedger(f *testing.F) {
-	f.Add(standing{restricted: true, keyrings: map[cordon.Digest]bool{{1}: true}, admitted: map[cordon.Digest]cordon.TrustEntry{{2}: {Digest: cordon.Digest{2}, Size: 7, Origin: "a\nb"}}}.encode())
+	f.Add(standing{restricted: true, keyrings: map[cordon.Digest]bool{{1}: true}, admitted: map[cordon.Digest]cordon.TrustEntry{{2}: {Digest: cordon.Digest{2}, Size: 7, Origin: "a\nb"}, {3}: {Digest: cordon.Digest{3}, Size: 7, Origin: "c", Role: cordon.Perl}}}.encode())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s, err := decode(data)
 		if err != nil {

@@ -215,7 +215,7 @@ func (s standing) encode() []byte {
 		lines = append(lines, "keyring "+d.String())
 	}
 	for d, e := range s.admitted {
-		lines = append(lines, fmt.Sprintf("admitted %s %d %q", d, e.Size, e.Origin))
+		lines = append(lines, strings.TrimRight(fmt.Sprintf("admitted %s %d %q %s", d, e.Size, e.Origin, role(e.Role)), " "))
 	}
 	slices.Sort(lines)
 	for _, line := range lines {
@@ -246,14 +246,44 @@ func decode(data []byte) (standing, error) {
 			s.keyrings[d] = true
 			continue
 		case kind == "admitted" && ok:
-			n, err1 := strconv.ParseInt(size, 10, 64)
-			name, err2 := strconv.Unquote(origin)
-			if err1 == nil && err2 == nil {
-				s.admitted[d] = cordon.TrustEntry{Digest: d, Size: n, Origin: name}
+			if e, ok := parseAdmitted(size, origin); ok {
+				e.Digest = d
+				s.admitted[d] = e
 				continue
 			}
 		}
 		return s, fmt.Errorf("the line %q is not understood", in.Text())
 	}
 	return s, cmp.Or(in.Err(), errors.New("it is cut off"))
+}
+
+// role is how a role is written: its number, or nothing.
+func role(r cordon.Role) string {
+	if r == cordon.NoRole {
+		return ""
+	}
+	return strconv.Itoa(int(r))
+}
+
+// parseAdmitted reads what follows a digest: the size; and the origin in quotes,
+// with the role behind it if there is one.
+func parseAdmitted(size, rest string) (e cordon.TrustEntry, ok bool) {
+	n, err := strconv.ParseInt(size, 10, 64)
+	if err != nil {
+		return e, false
+	}
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err != nil {
+		return e, false
+	}
+	if e.Origin, err = strconv.Unquote(quoted); err != nil {
+		return e, false
+	}
+	e.Size = n
+	if number, has := strings.CutPrefix(rest[len(quoted):], " "); has {
+		r, err := strconv.ParseUint(number, 10, 8)
+		e.Role = cordon.Role(r)
+		return e, err == nil && e.Role != cordon.NoRole && e.Role.Known()
+	}
+	return e, len(rest) == len(quoted)
 }

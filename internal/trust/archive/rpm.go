@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"io"
+	"path"
 	"strings"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -26,10 +27,10 @@ func (v *verifier) rpm(r io.Reader, origin string, named bool) ([]content, error
 	}
 	var all []content
 	for _, f := range p.Files {
-		if f.Mode&0o111 == 0 && !strings.Contains(f.Path, ".so") && !strings.Contains(f.Path, ".ko") && !isKeyring(f.Path) {
+		if f.Mode&0o111 == 0 && !strings.Contains(f.Path, ".so") && !strings.Contains(f.Path, ".ko") && !isKeyring(f.Path) && !cordon.IsProgramText(f.Path) {
 			continue
 		}
-		e := cordon.TrustEntry{Digest: cordon.Digest(f.Digest), Size: f.Size, Origin: origin}
+		e := cordon.TrustEntry{Digest: cordon.Digest(f.Digest), Size: f.Size, Origin: origin, Role: cordon.RoleOf(path.Base(f.Path))}
 		all = append(all, content{e, isKeyring(f.Path)})
 	}
 	return all, nil

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/fileid"
+	"github.com/cordon-project/cordon/internal/trust"
+)
+
+// learner shows an enforcer the trusted files that interpreters may be told to
+// run: the kernel cannot read a file while it is being opened, and refuses one
+// that it was not shown as it is.
+type learner struct {
+	show  func(path string) error // nil: the enforcer need not be shown anything
+	built *trust.Builder
+	log   *slog.Logger
+
+	mu    sync.Mutex
+	shown map[string]cordon.FileID
+}
+
+// newLearner returns a learner that does nothing unless e judges by what it was shown.
+func newLearner(e enforce.Enforcer, built *trust.Builder, log *slog.Logger) *learner {
+	l := &learner{built: built, log: log, shown: map[string]cordon.FileID{}}
+	if shows, ok := e.(interface{ Learn(path string) error }); ok && e.Describe().Interpreters == cordon.TrustedScripts {
+		l.show = shows.Learn
+	}
+	return l
+}
+
+// learn shows every text that was not shown as it is now.
+func (l *learner) learn() {
+	if l.show == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	began, n, failed := time.Now(), 0, 0
+	for _, path := range l.built.Texts() {
+		var st unix.Stat_t
+		if unix.Lstat(path, &st) != nil {
+			delete(l.shown, path) // gone since
+			continue
+		}
+		id := fileid.FromStat(&st)
+		if l.shown[path] == id {
+			continue
+		}
+		n++
+		if !l.one(path, id) {
+			failed++
+		}
+	}
+	l.log.Info("files shown that interpreters may run", "files", n, "failed", failed, "duration", time.Since(began))
+}
+
+// unpacked shows what a package manager has just unpacked, and does not wait for
+// the next build of the trust set: services that it starts cannot.
+func (l *learner) unpacked(ctx context.Context) {
+	if l.show == nil {
+		return
+	}
+	if _, _, err := l.built.Build(ctx); err != nil {
+		l.log.WarnContext(ctx, "what was just unpacked is not shown to the kernel yet", "err", err)
+		return
+	}
+	l.learn()
+}
+
+// again shows a text once more that was refused: the kernel forgets those that
+// somebody opens for writing, even if they stay what they were.
+func (l *learner) again(path string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id, ok := l.shown[path]; ok {
+		l.one(path, id)
+	}
+}
+
+// one is called with mu held.
+func (l *learner) one(path string, id cordon.FileID) bool {
+	if err := l.show(path); err != nil {
+		l.log.Debug("a file that interpreters may be told to run was not shown to the kernel", "err", err)
+		return false
+	}
+	l.shown[path] = id
+	return true
+}
