@@ -47,14 +47,13 @@ INLINE void learn(struct file *f)
 }
 
 /* knows says whether the content of a file that is being opened is trusted: 0, or why not. */
-INLINE u32 knows(struct inode *i, u64 w)
+INLINE u32 knows(struct inode *i, struct fact *fact, u64 w)
 {
 	u32 reason = stable(i), flags = 0, nsec;
 	if (reason)
 		return reason;
 	struct below none = {};
-	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, 0);
-	if (fact && i->i_sb->s_magic != OVERLAY && remembered(i, fact, w, &none))
+	if (i->i_sb->s_magic != OVERLAY && remembered(i, fact, w, &none))
 		return 0;
 	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
 	struct script *s = bpf_map_lookup_elem(&scripts, &k);
@@ -88,7 +87,7 @@ struct words {
  * must be trusted.
  */
 struct run {
-	u32 role, becomes, names, vouched, session, pad;
+	u32 role, becomes, names, vouched, session, pad; /* session: in which it is vouched for */
 	struct name name[NAMES];
 	/*
 	 * While it starts. It is here, not on the stack, because kernels before 6.8
@@ -105,6 +104,9 @@ struct {
 	__type(value, struct run);
 } runs SEC(".maps");
 
+/* Who vouches for what a process tells interpreters: nobody, a trusted script, or root's package manager. */
+enum vouched { BY_NOBODY, BY_SCRIPT, BY_INSTALLER };
+
 INLINE bool watching(u64 w) { return w & TRUSTED_SCRIPTS && MODE(w) != OFF && !setting(SCOPE); }
 
 #define NO_SESSION ((u32)-1)
@@ -115,6 +117,12 @@ INLINE u32 session(void *task)
 	if (!EXISTS(struct task_struct___audit, sessionid))
 		return 0;
 	return READ((struct task_struct___audit *)task, sessionid);
+}
+
+/* vouched says who vouches for a process in the login in which it is now. */
+INLINE u32 vouched(struct run *r, void *task)
+{
+	return r->vouched && r->session == session(task) ? r->vouched : BY_NOBODY;
 }
 
 /* ---- the words it is started with ---- */
@@ -357,10 +365,11 @@ INLINE u32 refuses(struct run *r)
 		s->role = NO_ROLE;
 	if (s->role == NO_ROLE)
 		return 0;
-	u32 now = session(task);
-	bool may = now == NO_SESSION || (r->vouched && r->session == now);
-	if (s->unknown)
-		return may ? 0 : INLINE_CODE;
+	/* What the machine's own services are made of: root's, and of no login. */
+	bool service = session(task) == NO_SESSION && !(u32)bpf_get_current_uid_gid();
+	bool may = service || vouched(r, task);
+	if (s->unknown) /* shells and awk may be told anything in words as well */
+		return may || s->role == SHELL || s->role == AWK ? 0 : INLINE_CODE;
 	if (s->program == FILE || s->program == NOTHING || may)
 		return 0;
 	if (s->role != SHELL)
@@ -425,20 +434,22 @@ INLINE int starts(struct linux_binprm *b, u32 flags)
 INLINE void begun(struct linux_binprm *b)
 {
 	u64 w = setting(WORD);
-	if (!watching(w))
-		return;
 	void *task = bpf_get_current_task_btf();
 	struct run *r = bpf_task_storage_get(&runs, task, NULL, 0);
 	if (!r)
 		return;
 	u32 role = r->becomes;
+	r->role = NO_ROLE, r->becomes = NO_ROLE, r->names = 0;
+	if (!watching(w)) {
+		r->vouched = BY_NOBODY;
+		return;
+	}
 	if (role == INSTALLER) {
 		/* What root's package manager starts is trusted to tell interpreters what to do. */
 		if (!(u32)bpf_get_current_uid_gid())
-			r->vouched = 1, r->session = session(task);
-		role = NO_ROLE;
+			r->vouched = BY_INSTALLER, r->session = session(task);
+		return;
 	}
-	r->role = NO_ROLE, r->becomes = NO_ROLE, r->names = 0;
 	if (!role)
 		return;
 	struct words s = {.role = role, .at = READ(b, p), .argc = READ(b, argc)};
@@ -453,9 +464,9 @@ INLINE void begun(struct linux_binprm *b)
 	}
 	if (r->words.program == FILE && !r->words.unknown) { /* it is trusted, or will not be read */
 		add_name(r);
-		r->vouched = 1, r->session = session(task);
+		r->vouched = vouched(r, task) ?: BY_SCRIPT, r->session = session(task);
 	} else if (r->role == SHELL && r->words.program == STDIN)
-		r->vouched = 0; /* somebody types */
+		r->vouched = BY_NOBODY; /* somebody types */
 }
 
 /* A child is what its parent is, until it executes something. */
@@ -563,8 +574,10 @@ INLINE bool is_cache(struct dentry *dir)
 /* interprets judges a file that is opened for reading. */
 INLINE int interprets(struct file *f)
 {
+	if (!(f->f_mode & FMODE_READ))
+		return 0;
 	u64 w = setting(WORD);
-	if (!watching(w) || !(f->f_mode & FMODE_READ))
+	if (!watching(w))
 		return 0;
 	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
 	if (!r || !r->role)
@@ -584,8 +597,19 @@ INLINE int interprets(struct file *f)
 	if (!is_code(r->role, end) && !is_name(r, &n))
 		return 0;
 	count(JUDGED);
-	u32 reason = knows(i, w);
+	/*
+	 * From here on nobody opens it for writing: an interpreter reads its program
+	 * bit by bit. Who has opened it is seen by knows.
+	 */
+	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
+	u64 code = fact ? __sync_fetch_and_or(&fact->code, 1) : 0;
+	u32 reason = fact ? knows(i, fact, w) : UNREADABLE;
 	if (!reason)
+		return 0;
+	if (fact && !code)
+		__sync_fetch_and_and(&fact->code, 0);
+	/* The agent has not come to show what is just being installed. It is no worse than the code in words that is allowed there. */
+	if (reason == UNSEEN && vouched(r, bpf_get_current_task_btf()) == BY_INSTALLER)
 		return 0;
 	if (r->role == PYTHON && ENDS3(end, 'p', 'y', 'c') && is_cache(READ(d, d_parent)))
 		return ANSWER(w); /* it takes the source instead, and nobody tried anything */
