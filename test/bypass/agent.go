@@ -47,14 +47,19 @@ func agentMain(mechanism string) error {
 	if err != nil {
 		return err
 	}
+	if err := showAll(e); err != nil {
+		return err
+	}
 	fmt.Println("ok 0")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		var err error
-		switch in.Text() {
+		switch what, path, _ := strings.Cut(in.Text(), " "); what {
 		case "enforce":
 			err = e.Apply(cordon.ModeEnforce, set)
 		case "off":
 			err = e.Apply(cordon.ModeOff, nil)
+		case "show":
+			err = show(e, path)
 		}
 		if err != nil {
 			return err
@@ -83,7 +88,28 @@ func openEnforcer(mechanism string) (enforce.Enforcer, error) {
 		go func() { _ = enforce.Watch(g, e.Beat) }() // ends with the guardian
 		return e, nil
 	}
-	return bpflsm.Open(bpflsm.Config{Log: slog.Default(), Pins: bpflsm.Pins, Home: agentHome, DenyAnonymous: mechanism == bpf+"-strict"})
+	return bpflsm.Open(bpflsm.Config{Log: slog.Default(), Pins: bpflsm.Pins, Home: agentHome, DenyAnonymous: mechanism == bpf+"-strict", TrustedScripts: true})
+}
+
+// show shows an enforcer a text that interpreters may run, if that is its way.
+func show(e enforce.Enforcer, path string) error {
+	if l, ok := e.(interface{ Learn(path string) error }); ok {
+		return l.Learn(path)
+	}
+	return nil
+}
+
+func showAll(e enforce.Enforcer) error {
+	list, err := os.ReadFile(trustList)
+	if err != nil {
+		return err
+	}
+	for path := range strings.FieldsSeq(string(list)) {
+		if cordon.IsProgramText(path) {
+			err = errors.Join(err, show(e, path))
+		}
+	}
+	return err
 }
 
 func trustSet() (*cordon.TrustSet, error) {
@@ -97,7 +123,7 @@ func trustSet() (*cordon.TrustSet, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := cordon.TrustEntry{Digest: sha256.Sum256(b), Size: int64(len(b)), Origin: "rule:bypass"}
+		e := cordon.TrustEntry{Digest: sha256.Sum256(b), Size: int64(len(b)), Origin: "rule:bypass", Role: cordon.RoleOf(filepath.Base(path))}
 		if path == agentProgram {
 			e.Origin = "cordon"
 		}

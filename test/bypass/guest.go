@@ -106,7 +106,7 @@ func furnish() error {
 		return err
 	}
 	list := []string{self, agentProgram, busybox, loader, load, linked, good, theScript, theData}
-	for _, pattern := range []string{"/lib/x86_64-linux-gnu/*", "/trusted/*.so", "/usr/bin/perl"} {
+	for _, pattern := range []string{"/lib/x86_64-linux-gnu/*", "/trusted/*.so", "/usr/bin/*", "/usr/lib/python3.11/*.py", "/usr/lib/python3.11/encodings/*.py", "/usr/share/tcltk/tcl8.6/*.tcl"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			return err

@@ -53,9 +53,24 @@ func build(ctx context.Context, dir string) (map[string]string, error) {
 		self: at("bypass"), load: at("load"), linked: at("linked"), libx: at("libx.so"), evilLib: at("libevil.so"), evilProg: at("program"), ext4Image: at("ext4.img"),
 		loader: loader, libc: libc,
 	}
-	if path, err := exec.LookPath("perl"); err == nil {
-		files["/usr/bin/perl"] = path
-		return files, addLibraries(ctx, files, path)
+	for _, path := range []string{perl, python, mawk, tclsh} {
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		files[path] = path
+		if err := addLibraries(ctx, files, path); err != nil {
+			return nil, err
+		}
+	}
+	// What they cannot start without.
+	for _, pattern := range []string{"/usr/lib/python3.11/*.py", "/usr/lib/python3.11/encodings/*.py", "/usr/share/tcltk/tcl8.6/*.tcl"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range found {
+			files[path] = path
+		}
 	}
 	return files, nil
 }
@@ -135,7 +150,9 @@ func try(ctx context.Context, col Column, names []string, progress func(Result))
 		decoded <- err
 	}()
 	var stderr strings.Builder
-	code, err := m.Run(ctx, vm.Cmd{Program: channel.Program{Args: append([]string{self}, names...), Env: []string{roleVar + "=guest:" + col.Mechanism}, Dir: "/"}, Stdout: stdout, Stderr: &stderr})
+	// Everything in the guest belongs to a login, as what people start does.
+	args := append([]string{busybox, "sh", "-c", `echo 0 > /proc/self/loginuid && exec "$0" "$@"`, self}, names...)
+	code, err := m.Run(ctx, vm.Cmd{Program: channel.Program{Args: args, Env: []string{roleVar + "=guest:" + col.Mechanism}, Dir: "/"}, Stdout: stdout, Stderr: &stderr})
 	if err == nil && code != 0 {
 		err = fmt.Errorf("in the guest: exit status %d: %s", code, stderr.String())
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 // cases are all techniques.
-var cases = slices.Concat(fileCases, memoryCases, kernelCases, agentCases)
+var cases = slices.Concat(fileCases, interpreterCases, memoryCases, kernelCases, agentCases)
 
 func init() {
 	slices.SortStableFunc(cases, func(a, b Case) int { return strings.Compare(a.ID, b.ID) })
