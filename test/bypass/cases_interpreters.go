@@ -78,7 +78,7 @@ var interpreterCases = []Case{
 	{ID: "B09", Name: "python FILE", Refusals: anyNumber, Silent: true, Lacks: lacks(python), Attempt: told(python, "p", pythonText, "-S", "FILE")},
 	{ID: "B09", Name: "python -c", Lacks: lacks(python), Attempt: told(python, "p", pythonText, "-S", "-c", "TEXT")},
 	{ID: "B09", Name: "python, from a pipe", Lacks: lacks(python), Attempt: piped(pythonText, python, "-S")},
-	{ID: "B09", Name: "python, a here-document", Lacks: lacks(python), Attempt: func(w *World) error {
+	{ID: "B09", Name: "python, a here-document", Refusals: anyNumber, Silent: true, Lacks: lacks(python), Attempt: func(w *World) error {
 		return w.run(busybox, "sh", "-c", python+" -S - <<E\n"+fmt.Sprintf(pythonText, w.marker)+"\nE\n")
 	}},
 	{ID: "B09", Name: "python -m, module in the directory", Refusals: anyNumber, Silent: true, Lacks: lacks(python), Attempt: func(w *World) error {
