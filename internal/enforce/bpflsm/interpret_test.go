@@ -87,6 +87,7 @@ func openScripted(t *testing.T) scripted {
 		"bang":       "#!/usr/bin/perl\nprint 'good';\n",
 		"other.txt":  "print 'good, too';\n",
 		"calls.sh":   "/usr/bin/perl new.txt\n",
+		"again.txt":  "for (1..9) { open(G, '<', $0) or die }\nopen(F, '<', 'data') or die; print <F>;\n",
 	} {
 		g.write(t, name, []byte(text))
 		entries = append(entries, entry([]byte(text)))
@@ -100,7 +101,7 @@ func openScripted(t *testing.T) scripted {
 	must(os.MkdirAll(filepath.Join(g.dir, "real"), 0o755))
 	must(os.WriteFile(filepath.Join(g.dir, "real", "link"), []byte("print 'EVIL';\n"), 0o644))
 	for name, to := range map[string]string{
-		"one": "evil.txt", "two": "one", "three": "two", "four": "three", "five": "four", "link": "real", "fine": "good.txt", "-e1": "bang",
+		"one": "evil.txt", "two": "one", "three": "two", "four": "three", "five": "four", "link": "real", "fine": "good.txt", "often": "again.txt", "-e1": "bang",
 		"p": perl, "deep": "../" + filepath.Base(g.dir) + "/./evil.txt",
 	} {
 		must(os.Symlink(to, filepath.Join(g.dir, name)))
@@ -123,7 +124,7 @@ func openScripted(t *testing.T) scripted {
 		}
 	})
 	must(os.Chdir(g.dir))
-	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh"} {
+	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh", "again.txt"} {
 		must(g.Learn(filepath.Join(g.dir, name)))
 	}
 	must(g.Learn(filepath.Join(g.dir, "evil.txt"))) // showing does not make trusted
@@ -183,7 +184,7 @@ func testInterpreters(t *testing.T) {
 			"/usr/bin/perl four", "/usr/bin/perl five", "/usr/bin/perl link/link", "/usr/bin/perl deep", "/bin/busybox sh evil", "/bin/busybox sh evil.sh", ". ./evil.sh")
 		run(true, "Can't locate Evil.pm", "/usr/bin/perl -I. -MEvil good.txt") // it looks for another one
 		run(false, no, "/usr/bin/perl evil.txt", "/bin/busybox sh evil")
-		run(true, "good", "/usr/bin/perl good.txt", "/usr/bin/perl fine", "/usr/bin/perl -I. -MGood good.txt", "/bin/busybox sh good.sh", ". ./good.sh", "/usr/bin/perl -v >/dev/null && echo good", "./bang")
+		run(true, "good", "/usr/bin/perl good.txt", "/usr/bin/perl fine", "/usr/bin/perl often", "/usr/bin/perl -I. -MGood good.txt", "/bin/busybox sh good.sh", ". ./good.sh", "/usr/bin/perl -v >/dev/null && echo good", "./bang")
 	})
 	t.Run("started by a trusted script", func(t *testing.T) {
 		run(true, "good", "/bin/busybox sh starts.sh", "/bin/busybox sh through.sh")

@@ -207,15 +207,30 @@ INLINE u32 base(struct run *r)
 	return *(volatile u32 *)&r->words.base & (WORDSIZE - 1);
 }
 
-/* add_name adds the last part of the path in r->word to the names. */
+INLINE bool is_name(struct run *r, struct name *n)
+{
+	for (int i = 0; i < NAMES; i++) {
+		if (i >= r->names)
+			return 0;
+		u64 differs = 0;
+		for (int j = 0; j < NAME / 8; j++)
+			differs |= r->name[i].part[j] ^ n->part[j];
+		if (!differs)
+			return 1;
+	}
+	return r->names > NAMES; /* too many links to follow: any file may be it */
+}
+
+/* add_name adds the last part of the path in r->word to the names. A link is followed whenever its path is looked up. */
 INLINE void add_name(struct run *r)
 {
 	u32 k = r->names;
-	if (k < NAMES) {
-		struct name n = {};
-		bpf_probe_read_kernel_str(&n, NAME, r->word + base(r));
+	struct name n = {};
+	bpf_probe_read_kernel_str(&n, NAME, r->word + base(r));
+	if (is_name(r, &n))
+		return;
+	if (k < NAMES)
 		r->name[k] = n;
-	}
 	r->names = k + 1;
 }
 
@@ -486,20 +501,6 @@ int forked(u64 *ctx)
 }
 
 /* ---- the files it opens ---- */
-
-INLINE bool is_name(struct run *r, struct name *n)
-{
-	for (int i = 0; i < NAMES; i++) {
-		if (i >= r->names)
-			return 0;
-		u64 differs = 0;
-		for (int j = 0; j < NAME / 8; j++)
-			differs |= r->name[i].part[j] ^ n->part[j];
-		if (!differs)
-			return 1;
-	}
-	return r->names > NAMES; /* too many links to follow: any file may be it */
-}
 
 INLINE void name_of(struct dentry *d, struct name *n)
 {
