@@ -81,10 +81,6 @@ var interpreterCases = []Case{
 	{ID: "B09", Name: "python, a here-document", Refusals: anyNumber, Silent: true, Lacks: lacks(python), Attempt: func(w *World) error {
 		return w.run(busybox, "sh", "-c", python+" -S - <<E\n"+fmt.Sprintf(pythonText, w.marker)+"\nE\n")
 	}},
-	{ID: "B09", Name: "python -m, module in the directory", Refusals: anyNumber, Silent: true, Lacks: lacks(python), Attempt: func(w *World) error {
-		_, err := w.text("evil.py", pythonText, w.marker)
-		return errors.Join(err, w.run(python, "-S", "-m", "evil"))
-	}},
 	{ID: "B09", Name: "tclsh FILE", Refusals: anyNumber, Silent: true, Lacks: lacks(tclsh), Attempt: told(tclsh, "p", tclText, "FILE")},
 	{ID: "B09", Name: "tclsh, from a pipe", Lacks: lacks(tclsh), Attempt: piped(tclText, tclsh)},
 	{ID: "B09", Name: "awk -f FILE", Refusals: anyNumber, Silent: true, Lacks: lacks(mawk), Attempt: told(mawk, "a", awkText, "-f", "FILE")},
