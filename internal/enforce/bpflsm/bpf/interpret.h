@@ -104,6 +104,12 @@ struct {
 	__type(value, struct run);
 } runs SEC(".maps");
 
+/* run_of: ordinary programs are not looked up, see kin_of. */
+INLINE struct run *run_of(struct task_struct *t)
+{
+	return t->bpf_storage ? bpf_task_storage_get(&runs, t, NULL, 0) : NULL;
+}
+
 /* Who vouches for what a process tells interpreters: nobody, a trusted script, or root's package manager. */
 enum vouched { BY_NOBODY, BY_SCRIPT, BY_INSTALLER };
 
@@ -190,7 +196,7 @@ INLINE u32 long_option(u32 role, char *s)
 
 static long each_char(u32 i, void *none)
 {
-	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	struct run *r = run_of(bpf_get_current_task_btf());
 	if (!r)
 		return 1;
 	char c = r->word[i & (WORDSIZE - 1)];
@@ -237,7 +243,7 @@ INLINE void add_name(struct run *r)
 /* each_letter looks at an option of letters. */
 static long each_letter(u32 i, void *none)
 {
-	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	struct run *r = run_of(bpf_get_current_task_btf());
 	if (!r)
 		return 1;
 	struct words *s = &r->words;
@@ -277,7 +283,7 @@ static long each_letter(u32 i, void *none)
 
 static long each_word(u32 i, void *none)
 {
-	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	struct run *r = run_of(bpf_get_current_task_btf());
 	char *w;
 	long n;
 	if (!r)
@@ -450,7 +456,7 @@ INLINE void begun(struct linux_binprm *b)
 {
 	u64 w = setting(WORD);
 	void *task = bpf_get_current_task_btf();
-	struct run *r = bpf_task_storage_get(&runs, task, NULL, 0);
+	struct run *r = run_of(task);
 	if (!r)
 		return;
 	u32 role = r->becomes;
@@ -489,7 +495,7 @@ SEC("lsm/task_alloc")
 int forked(u64 *ctx)
 {
 	struct task_struct *child = (void *)ctx[0];
-	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	struct run *r = run_of(bpf_get_current_task_btf());
 	if (!r)
 		return 0;
 	struct run *c = bpf_task_storage_get(&runs, child, NULL, BPF_STORAGE_CREATE);
@@ -513,7 +519,7 @@ INLINE void name_of(struct dentry *d, struct name *n)
 SEC("lsm/inode_follow_link")
 int followed(u64 *ctx)
 {
-	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	struct run *r = run_of(bpf_get_current_task_btf());
 	if (!r || !r->role || !r->names || r->names > NAMES || !watching(setting(WORD)))
 		return 0;
 	struct name n = {};
@@ -580,7 +586,7 @@ INLINE int interprets(struct file *f)
 	u64 w = setting(WORD);
 	if (!watching(w))
 		return 0;
-	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, 0);
+	struct run *r = run_of(bpf_get_current_task_btf());
 	if (!r || !r->role)
 		return 0;
 	struct inode *i = f->f_inode;
