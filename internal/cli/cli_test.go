@@ -59,6 +59,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata", UpdateScripts: os.Getenv("UPDATE") != "",
 		Setup: func(e *testscript.Env) error {
 			f := newFake()
+			e.Defer(f.release)
 			e.Values[fakeKey{}] = f
 			e.Defer(f.Close)
 			e.Setenv("CORDON_PROFILE", "bootstrap.json")
@@ -152,17 +153,6 @@ func control(ts *testscript.TestScript, _ bool, args []string) {
 	f := ts.Value(fakeKey{}).(*fake)
 	if args[0] == "down" {
 		f.Close()
-		// The port stays taken, by nobody who listens: other tests get other ones.
-		addr := f.Listener.Addr().(*net.TCPAddr)
-		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-		if err == nil {
-			ts.Defer(func() { _ = syscall.Close(fd) })
-			err = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
-		}
-		if err == nil {
-			err = syscall.Bind(fd, &syscall.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())})
-		}
-		ts.Check(err)
 		return
 	}
 	f.mu.Lock()

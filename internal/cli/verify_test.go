@@ -16,6 +16,7 @@ import (
 func proof(t testing.TB) (mde.MachineAction, mde.Evidence) {
 	t.Helper()
 	f := newFake()
+	defer f.release()
 	defer f.Close()
 	m := f.machines[0]
 	a := &fakeAction{machine: m, generation: 4, steps: slices.Clone(m.steps), MachineAction: mde.MachineAction{
