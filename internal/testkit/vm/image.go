@@ -86,35 +86,74 @@ func kernelDir(ctx context.Context, kernel string, say func(string, ...any)) (st
 // modules and symlinks in several.
 var linuxPackage = regexp.MustCompile(`^linux-((image|binary|modules|base)-[0-9]|base$)`)
 
-// download fetches the packages of a suite's cloud kernel into debs. apt works in
-// directories of its own below work and verifies by Debian's keyring; this
-// machine's sources are not touched.
-func download(ctx context.Context, suite, work, debs string) error {
-	apt := filepath.Join(work, "apt")
-	for _, d := range []string{debs, apt + "/lists/partial", apt + "/archives/partial", apt + "/none"} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
+// privateApt returns what runs apt's tools in dir. They work in directories of
+// their own below work and verify by Debian's keyring; this machine's sources are
+// not touched. status is what dpkg's status file says of the machine that they
+// work for.
+func privateApt(ctx context.Context, suite, work string, status []byte) (run func(dir, tool string, args ...string) (string, error), err error) {
+	for _, d := range []string{"/lists/partial", "/archives/partial", "/none"} {
+		if err := os.MkdirAll(work+d, 0o755); err != nil {
+			return nil, err
 		}
 	}
 	source := fmt.Sprintf("deb [arch=amd64 signed-by=%s] %s %s main\n", keyring, mirror, suite)
-	if err := errors.Join(os.WriteFile(apt+"/sources.list", []byte(source), 0o644), os.WriteFile(apt+"/status", nil, 0o644)); err != nil {
-		return err
+	if err := errors.Join(os.WriteFile(work+"/sources.list", []byte(source), 0o644), os.WriteFile(work+"/status", status, 0o644)); err != nil {
+		return nil, err
 	}
-	run := func(tool string, args ...string) (string, error) {
+	run = func(dir, tool string, args ...string) (string, error) {
 		all := []string{tool}
 		for _, o := range []string{
-			"Dir::Etc::sourcelist=" + apt + "/sources.list", "Dir::Etc::sourceparts=" + apt + "/none", "Dir::Etc::preferencesparts=" + apt + "/none",
-			"Dir::State=" + apt, "Dir::State::lists=" + apt + "/lists", "Dir::State::status=" + apt + "/status", "Dir::Cache=" + apt,
+			"Dir::Etc::sourcelist=" + work + "/sources.list", "Dir::Etc::sourceparts=" + work + "/none", "Dir::Etc::preferencesparts=" + work + "/none",
+			"Dir::State=" + work, "Dir::State::lists=" + work + "/lists", "Dir::State::status=" + work + "/status", "Dir::Cache=" + work,
 			"APT::Architecture=amd64", "APT::Architectures=amd64", "APT::Sandbox::User=root", "Acquire::Languages=none", "Acquire::Retries=3",
 			"Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
 		} {
 			all = append(all, "-o", o)
 		}
-		return command(ctx, debs, append(all, args...)...)
+		return command(ctx, dir, append(all, args...)...)
 	}
-	if _, err := run("apt-get", "update", "-q"); err != nil {
+	_, err = run(work, "apt-get", "update", "-q")
+	return run, err
+}
+
+// extra fetches packages, and what they need beside those of the system in tree,
+// into debs, which is there.
+func extra(ctx context.Context, suite, work, tree, debs string, packages []string) error {
+	status, err := os.ReadFile(tree + "/var/lib/dpkg/status")
+	if err != nil {
 		return err
 	}
+	apt := filepath.Join(work, "apt")
+	run, err := privateApt(ctx, suite, apt, status)
+	if err != nil {
+		return err
+	}
+	if _, err := run(work, "apt-get", append([]string{"install", "-q", "-y", "--download-only", "--no-install-recommends"}, packages...)...); err != nil {
+		return err
+	}
+	names, err := filepath.Glob(apt + "/archives/*.deb")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := os.Rename(n, filepath.Join(debs, filepath.Base(n))); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(apt)
+}
+
+// download fetches the packages of a suite's cloud kernel into debs.
+func download(ctx context.Context, suite, work, debs string) error {
+	apt := filepath.Join(work, "apt")
+	if err := os.MkdirAll(debs, 0o755); err != nil {
+		return err
+	}
+	apts, err := privateApt(ctx, suite, apt, nil)
+	if err != nil {
+		return err
+	}
+	run := func(tool string, args ...string) (string, error) { return apts(debs, tool, args...) }
 	want, seen := []string{"linux-image-cloud-amd64"}, map[string]bool{}
 	for len(want) > 0 {
 		name := want[0]
@@ -138,7 +177,7 @@ func download(ctx context.Context, suite, work, debs string) error {
 	for dep := range seen {
 		args = append(args, dep)
 	}
-	_, err := run("apt-get", args...)
+	_, err = run("apt-get", args...)
 	return errors.Join(err, os.RemoveAll(apt))
 }
 
@@ -272,18 +311,23 @@ func furnish(ctx context.Context, root string) error {
 }
 
 // diskDir returns the directory with disk.img: the Debian system with the
-// kernel's packages installed, as an ext4 file system. It is never written to.
-func diskDir(ctx context.Context, kernel string, say func(string, ...any)) (string, error) {
+// kernel's packages installed, and others if some are named, as an ext4 file
+// system. It is never written to.
+func diskDir(ctx context.Context, kernel string, packages []string, say func(string, ...any)) (string, error) {
 	suite, err := suiteOf(kernel)
 	if err != nil {
 		return "", err
 	}
-	return cached(ctx, "disk-"+kernel, diskRecipe+rootRecipe(systems[kernel])+kernelRecipe+suite, func(dir string) error {
+	recipe := diskRecipe + rootRecipe(systems[kernel]) + kernelRecipe + suite
+	if len(packages) > 0 {
+		recipe += fmt.Sprint(packages)
+	}
+	return cached(ctx, "disk-"+kernel, recipe, func(dir string) error {
 		system, err := rootDir(ctx, systems[kernel], say)
 		if err != nil {
 			return err
 		}
-		packages, err := kernelDir(ctx, kernel, say)
+		fetched, err := kernelDir(ctx, kernel, say)
 		if err != nil {
 			return err
 		}
@@ -292,8 +336,14 @@ func diskDir(ctx context.Context, kernel string, say func(string, ...any)) (stri
 		if _, err := command(ctx, dir, "cp", "-a", "--reflink=auto", system+"/tree", root); err != nil {
 			return err
 		}
-		if _, err := command(ctx, dir, "cp", "-a", packages+"/debs", root+"/debs"); err != nil {
+		if _, err := command(ctx, dir, "cp", "-a", fetched+"/debs", root+"/debs"); err != nil {
 			return err
+		}
+		if len(packages) > 0 {
+			say("fetching %s", strings.Join(packages, ", "))
+			if err := extra(ctx, systems[kernel], dir, root, root+"/debs", packages); err != nil {
+				return err
+			}
 		}
 		// The initramfs is ours, so none is made. All dependencies are met, or apt
 		// would refuse to work in the guest.
@@ -317,7 +367,7 @@ func Build(ctx context.Context, kernel string, disk bool, w io.Writer) error {
 	if _, err := kernelDir(ctx, kernel, say); err != nil || !disk {
 		return err
 	}
-	_, err := diskDir(ctx, kernel, say)
+	_, err := diskDir(ctx, kernel, nil, say)
 	return err
 }
 

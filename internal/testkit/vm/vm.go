@@ -39,6 +39,9 @@ type Config struct {
 	Kernel string
 	// Disk asks for a Debian server with systemd instead of busybox in memory.
 	Disk bool
+	// Packages are installed on the disk beside those of the server: names of packages
+	// of the guest's Debian. Each list makes an image of its own, which is kept.
+	Packages []string
 	// Memory in MiB; default 1536 with a disk and 1024 without.
 	Memory int
 	// Icount makes the guest's time a count of instructions, 1 ns each: ratios of
@@ -190,7 +193,7 @@ func (m *Machine) prepare(ctx context.Context) error {
 		m.qemu = append(m.qemu, "-icount", "shift=0")
 	}
 	if m.cfg.Disk {
-		disk, err := diskDir(ctx, m.cfg.Kernel, m.say)
+		disk, err := diskDir(ctx, m.cfg.Kernel, m.cfg.Packages, m.say)
 		if err != nil {
 			return err
 		}
