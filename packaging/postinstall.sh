@@ -8,6 +8,12 @@ configure) first=$([ -z "$2" ] && echo yes || true) ;;
 *) first=$([ "$1" = 1 ] && echo yes || true) ;;
 esac
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
+if [ -e /usr/share/cordon/dnf.py ]; then
+	# dnf 4 has plugins beside the Python that it runs on.
+	for dnf in /usr/lib/python3*/*-packages/dnf; do
+		[ ! -d "$dnf" ] || { mkdir -p "$dnf-plugins" && ln -sf /usr/share/cordon/dnf.py "$dnf-plugins/cordon.py"; }
+	done
+fi
 if [ -n "$first" ]; then
 	# It starts at the next boot, or by hand, once /etc/cordon/agent.env is there.
 	systemctl enable cordon-agent.service >/dev/null 2>&1 || true
