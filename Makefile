@@ -25,12 +25,12 @@ demo: build
 	$(GO) build -o bin/demo ./test/demo
 	bin/demo bin/cordon
 
-# What the tests use besides Go: rpm builds a package database to be read, and
+# What the tests use besides Go: rpm builds packages and a database to be read, gpg signs, and
 # npm runs a login library that programs written for Defender use, gcc builds what
 # attacks the enforcers, and dbus-daemon is a desktop's bus. The rest boots kernels: see docs/vm.md.
 APT := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 deps:
-	@command -v rpmbuild >/dev/null || { apt-get update -qq && $(APT) rpm >/dev/null; }
+	@{ command -v rpmbuild && command -v gpg && command -v gpg-agent; } >/dev/null || { apt-get update -qq && $(APT) rpm gpg gpg-agent >/dev/null; }
 	@command -v npm >/dev/null || { apt-get update -qq && $(APT) nodejs npm ca-certificates >/dev/null; }
 	@command -v dbus-daemon >/dev/null || { apt-get update -qq && $(APT) dbus-daemon >/dev/null; }
 	@{ command -v gcc && test -e /usr/include/dlfcn.h; } >/dev/null || { apt-get update -qq && $(APT) gcc libc6-dev >/dev/null; }
@@ -39,13 +39,15 @@ deps:
 
 test: deps lint build
 	GOARCH=arm64 $(GO) build -o /dev/null ./cmd/cordon
-	$(GO) test -timeout 30m -skip '^TestColumns$$' $$($(GO) list ./... | grep -v /test/installed)
+	$(GO) test -timeout 30m -skip '^TestColumns$$' $$($(GO) list ./... | grep -v -e /test/installed -e /test/rpm)
 
 # Many minutes of emulation, so apart from the other tests: the bypass suite on its
-# kernels, and whole machines with the packages installed, restricted, rebooted and upgraded.
+# kernels, whole machines with the packages installed, restricted, rebooted and upgraded,
+# and rpm and dnf on a restricted machine.
 test-machines: deps build
 	$(GO) test -count=1 -timeout 60m -v -run '^TestColumns$$' ./test/bypass
 	$(GO) test -count=1 -timeout 60m -v ./test/installed
+	$(GO) test -count=1 -timeout 30m -v ./test/rpm
 
 # Every technique that we know to run what is not trusted, on every kernel, and
 # what came of it: see docs/limits.md.
