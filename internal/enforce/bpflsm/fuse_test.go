@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,7 +33,7 @@ const (
 // fuseMain serves until it is killed. It is a process of its own, as whoever
 // starts a program from there waits for it.
 func fuseMain(at string) error {
-	content, err := os.ReadFile("/dev/stdin")
+	content, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return err
 	}

@@ -275,6 +275,17 @@ INLINE struct event *begin(u64 w, u32 hook, u32 reason, struct verdict *v)
 
 #define ANSWER(w) (MODE(w) == ENFORCE ? -EPERM : 0)
 
+/*
+ * DECIDED is what a program returns: one of two constants in sight of the
+ * verifier. It does not know what the compiler has put aside in half a word.
+ */
+#define DECIDED(verdict) \
+	({ \
+		int _v = (verdict); \
+		asm volatile("" : "+r"(_v)); \
+		_v ? -EPERM : 0; \
+	})
+
 /* nameless refuses something of which only a name is known. */
 INLINE int nameless(u64 w, u32 hook, u32 reason, struct dentry *d)
 {
@@ -490,7 +501,7 @@ int exec(u64 *ctx)
 	struct kin *k = flags & AGENT ? bpf_task_storage_get(&kin, t, NULL, BPF_STORAGE_CREATE) : kin_of(t);
 	if (k)
 		k->becomes = !verdict && flags & AGENT;
-	return verdict ? verdict : starts(b, flags);
+	return DECIDED(verdict ? verdict : starts(b, flags));
 }
 
 /* The new program has its words, but has not run. */
@@ -514,7 +525,7 @@ int check(u64 *ctx)
 	bits >>= __builtin_preserve_field_info(((struct linux_binprm___check *)0)->is_check, 5);
 	if (!bits)
 		return 0;
-	return judge(b->file, CHECK, &flags);
+	return DECIDED(judge(b->file, CHECK, &flags));
 }
 
 /* no_anonymous: the current program may not make code without a file. */
@@ -537,7 +548,7 @@ int map(u64 *ctx)
 		learn(f);
 		return -EPERM; /* it was not meant to be mapped */
 	}
-	return judge(f, MAP, &flags);
+	return DECIDED(judge(f, MAP, &flags));
 }
 
 /* Memory without a file, or not as the file has it. Not sleepable, as those may not ask what the current program is. */
@@ -547,7 +558,7 @@ int conjured(u64 *ctx)
 	u64 prot = ctx[2], flags = ctx[3], w = setting(WORD);
 	if (!(prot & PROT_EXEC) || !(!ctx[0] || flags & MAP_ANONYMOUS || (prot & PROT_WRITE && flags & MAP_PRIVATE)))
 		return 0;
-	return no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0;
+	return DECIDED(no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0);
 }
 
 /* Not sleepable: only what is known already may become executable. */
@@ -601,7 +612,7 @@ int readfile(u64 *ctx)
 		return 0;
 	if (!f)
 		return nameless(w, KERNEL, NOT_A_FILE, NULL);
-	return judge(f, KERNEL, &flags);
+	return DECIDED(judge(f, KERNEL, &flags));
 }
 
 /* From memory, nobody can say where it came from. */
