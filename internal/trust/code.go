@@ -28,6 +28,9 @@ const elfHeader = 52
 //   - its name is that of a shared object: lib.so, lib.so.6, also with the
 //     suffixes under which interpreters load machine code (.node, .cmxs, .oct), or
 //   - its name is that of program text ([cordon.IsProgramText]), or
+//   - its name is that of a kernel module, also of a compressed one (the kernel is
+//     given the file as it is): a machine that is restricted has to be able to load
+//     the drivers of its packages, at boot above all, or
 //   - it is an ELF file without a suffix outside of the directories that hold no
 //     machine code.
 //
@@ -44,8 +47,12 @@ func classify(path string, mode uint32, size int64) class {
 	dot := strings.LastIndexByte(name, '.')
 	if dot >= 0 {
 		switch name[dot:] {
-		case ".so", ".node", ".cmxs", ".oct":
+		case ".so", ".ko", ".node", ".cmxs", ".oct":
 			return code
+		case ".gz", ".xz", ".zst":
+			if strings.HasSuffix(name[:dot], ".ko") {
+				return code
+			}
 		}
 		if strings.Contains(name, ".so.") {
 			return code

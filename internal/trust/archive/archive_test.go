@@ -102,6 +102,7 @@ func tool(name string) aptrepo.Package {
 		Plain: map[string][]byte{
 			"/usr/share/doc/" + name + "/readme": []byte("no program " + name), "/usr/lib/" + name + ".so.1": []byte("\x7fELF " + name),
 			"/usr/lib/python3/dist-packages/" + name + ".py": []byte("# text " + name),
+			"/usr/lib/modules/6.1/" + name + ".ko.xz":            []byte("module " + name),
 		},
 	}
 }
@@ -131,7 +132,7 @@ func TestSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		for _, content := range []string{"program one", "program two", "#!/bin/sh\n# one pre\n", "#!/bin/sh\n# two post\n", "\x7fELF one", "# text two"} {
+		for _, content := range []string{"program one", "program two", "#!/bin/sh\n# one pre\n", "#!/bin/sh\n# two post\n", "\x7fELF one", "# text two", "module one"} {
 			if !m.has(content) {
 				t.Errorf("%q was not admitted", content)
 			}

@@ -44,8 +44,8 @@ func decompress(ending string, r io.Reader) (io.Reader, error) {
 	return nil, fmt.Errorf("compression %q is not known here", ending)
 }
 
-// deb returns what an archive as in deb(5) brings: its programs and program text,
-// its maintainer scripts, and keyrings.
+// deb returns what an archive as in deb(5) brings: its programs, program text and
+// kernel modules, its maintainer scripts, and keyrings.
 func deb(r io.Reader, origin string) ([]content, error) {
 	var magic [8]byte
 	if _, err := io.ReadFull(r, magic[:]); err != nil || string(magic[:]) != "!<arch>\n" {
@@ -135,7 +135,7 @@ func tarball(r io.Reader, ending string, control bool, origin string) ([]content
 		}
 		keys := !control && isKeyring(at)
 		name := path.Base(at)
-		if !control && !keys && h.Mode&0o111 == 0 && !bytes.Equal(head[:], []byte("\x7fELF")) && !cordon.IsProgramText(name) {
+		if !control && !keys && h.Mode&0o111 == 0 && !bytes.Equal(head[:], []byte("\x7fELF")) && !strings.Contains(name, ".ko.") && !cordon.IsProgramText(name) {
 			continue
 		}
 		all = append(all, content{cordon.TrustEntry{Digest: cordon.Digest(sum.Sum(nil)), Size: h.Size, Origin: origin, Role: cordon.RoleOf(name)}, keys})
