@@ -127,6 +127,14 @@ grep -qx 0 /tmp/ssh; grep -qx vm /tmp/ssh
 systemctl start apt-daily.service apt-daily-upgrade.service logrotate.service
 await test -e /run/cron-ran
 `},
+	{name: "kernel modules", script: `
+modprobe dummy || exit 1
+grep -q '^dummy ' /proc/modules || exit 1
+rmmod dummy
+# It was changed: the same code, with one byte more.
+cp $(modinfo -n dummy) /root/; for m in /root/dummy.ko*; do printf x >> $m; fails insmod $m; done
+fails grep '^dummy ' /proc/modules
+`},
 	{name: "removal is refused", script: `
 before=$(systemctl show -P MainPID cordon-agent)
 fails apt-get remove -y cordon
