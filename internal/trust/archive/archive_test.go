@@ -102,7 +102,7 @@ func tool(name string) aptrepo.Package {
 		Plain: map[string][]byte{
 			"/usr/share/doc/" + name + "/readme": []byte("no program " + name), "/usr/lib/" + name + ".so.1": []byte("\x7fELF " + name),
 			"/usr/lib/python3/dist-packages/" + name + ".py": []byte("# text " + name),
-			"/usr/lib/modules/6.1/" + name + ".ko.xz":            []byte("module " + name),
+			"/usr/lib/modules/6.1/" + name + ".ko.xz":        []byte("module " + name),
 		},
 	}
 }
