@@ -196,6 +196,10 @@ func (r *runner) try(c Case, enforced bool) (Result, error) {
 		return res, err
 	}
 	defer w.close()
+	if enforced && c.Strict && r.mechanism != bpf {
+		res.State, res.Why = Absent, "it cannot refuse code without a file"
+		return res, nil
+	}
 	if c.Lacks != nil {
 		if why := c.Lacks(w); why != "" {
 			res.State, res.Why = Absent, why
