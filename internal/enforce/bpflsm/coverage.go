@@ -56,11 +56,15 @@ func (e *Enforcer) coverage() []cordon.Coverage {
 	default:
 		anonymous.Answer, anonymous.Reason = cordon.No, "allowed by choice, --anonymous-code deny refuses it"
 	}
+	text := cordon.Coverage{What: "program text that interpreters read", Answer: e.called.Answer, Reason: e.called.Reason}
+	if !e.cfg.TrustedScripts || e.cfg.Scope.Mount != "" {
+		text.Answer, text.Reason = cordon.No, "only where it is executed by name: --interpreters trusted-scripts, for the whole machine, judges it"
+	}
 	after := cordon.Coverage{What: "everything while the agent is away", Answer: cordon.Yes, Reason: "the programs are pinned"}
 	if e.pinned == "" {
 		after.Answer, after.Reason = cordon.No, "nothing is pinned with the scope "+e.cfg.Scope.String()
 	}
-	all = append(all, anonymous, after)
+	all = append(all, anonymous, text, after)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return append(all, cordon.Coverage{What: "files on mounted file systems", Answer: cordon.Unknown, Reason: err.Error()})

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
 	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
@@ -348,6 +349,28 @@ odd
 	}
 	if got := mounted("29 22 0:41 / /o rw - overlay overlay rw\n", disk, false); len(got) != 1 || got[0].Answer != cordon.No {
 		t.Errorf("without the overlay's types: %+v", got)
+	}
+}
+
+// What is a choice is answered as it was chosen, and no where there is no choice.
+func TestCoverageOfChoices(t *testing.T) {
+	const jit, text = "code without a file (JIT)", "program text that interpreters read"
+	called := enforce.Finding{Answer: cordon.Yes, Reason: "seen"}
+	for _, c := range []struct {
+		cfg       Config
+		jit, text cordon.Answer
+	}{
+		{Config{}, cordon.No, cordon.No},
+		{Config{DenyAnonymous: true, TrustedScripts: true}, cordon.Yes, cordon.Yes},
+		{Config{DenyAnonymous: true, TrustedScripts: true, Scope: enforce.Scope{Mount: "/srv"}}, cordon.No, cordon.No},
+	} {
+		got := map[string]cordon.Answer{}
+		for _, line := range (&Enforcer{cfg: c.cfg, called: called}).coverage() {
+			got[line.What] = line.Answer
+		}
+		if got[jit] != c.jit || got[text] != c.text {
+			t.Errorf("%+v: %+v", c.cfg, got)
+		}
 	}
 }
 
