@@ -168,20 +168,20 @@ func (e *Enforcer) spare(p *policy, fd int, id cordon.FileID, st *unix.Statx_t) 
 	}
 }
 
-// refuse answers, counts, and hands the file to the namer. failure says that
-// the file could not be judged.
+// refuse counts, answers, and hands the file to the namer. failure says that
+// the file could not be judged. Who was refused finds it counted.
 func (e *Enforcer) refuse(p *policy, fd, pid int32, id cordon.FileID, reason string, failure bool, buf *unix.FanotifyResponse) {
 	verdict := uint32(unix.FAN_DENY)
 	count := &e.refused
 	if p.mode == cordon.ModeAudit {
 		verdict, count = unix.FAN_ALLOW, &e.would
 	}
-	if err := e.group.answer(fd, verdict, buf); err != nil {
-		e.lost.Add(1)
-	}
 	count.Add(1)
 	if failure {
 		e.failed.Add(1)
+	}
+	if err := e.group.answer(fd, verdict, buf); err != nil {
+		e.lost.Add(1)
 	}
 	if !e.spots.add(e.sightings, sighting{fd, pid, spot{id, p.mode}, reason}) {
 		closeFD(fd)
