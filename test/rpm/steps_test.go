@@ -36,6 +36,8 @@ cp /srv/busybox-own /root/busybox-own; /root/busybox-own echo runs
 cordon restrict vm --comment "a test" --wait
 cordon agent status
 cordon agent status | grep -q '^Restricted *yes'
+# Where its programs do not load, the agent falls back, and these steps would be about fanotify.
+cordon agent status | grep -q '^Enforcer *bpf,'
 refused /root/busybox-own
 # A program of one's own tries for as long as packages come and go.
 setsid sh -c 'while sleep 3; do /root/busybox-own touch /run/own-ran; echo >> /run/own-tried; done' > /dev/null 2>&1 < /dev/null &
