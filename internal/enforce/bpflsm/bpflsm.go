@@ -34,6 +34,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -78,6 +79,7 @@ type Enforcer struct {
 	home    [2]uint64 // device and inode of Home, as the kernel has them
 	self    cordon.Digest
 	base    enforce.Stats // what the canaries of Prove counted
+	proven  atomic.Int64  // when Prove ended (CLOCK_MONOTONIC, in ns); while it runs, the end of time
 	pinned  string        // directory of our own pins, if any
 
 	asking  sync.Mutex // one question at a time
@@ -392,6 +394,9 @@ func (e *Enforcer) read() {
 		var ev event
 		if _, err := binary.Decode(rec.RawSample, binary.LittleEndian, &ev); err != nil {
 			continue // not of our making
+		}
+		if int64(ev.At) < e.proven.Load() {
+			continue // a canary of Prove, as nothing else was judged
 		}
 		select {
 		case e.refusals <- ev.refusal():

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
 )
 
 const (
@@ -52,6 +53,13 @@ func TestMain(m *testing.M) {
 	if home := os.Getenv(agentVar); home != "" {
 		if err := agentMain(home); err != nil {
 			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 2 && os.Args[1] == enforce.GuardianArg {
+		if err := enforce.GuardianMain(); err != nil {
+			fmt.Println(err)
 			os.Exit(1)
 		}
 		os.Exit(0)

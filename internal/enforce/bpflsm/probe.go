@@ -3,6 +3,7 @@ package bpflsm
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,7 @@ func (e *Enforcer) prove(g *enforce.Guardian) enforce.Finding {
 	if err != nil {
 		return enforce.Finding{Answer: cordon.No, Reason: err.Error()}
 	}
+	e.proven.Store(math.MaxInt64)
 	err = e.proveIn(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), dir), canary, g)
 	if err = errors.Join(err, e.put(cordon.ModeOff, nil), e.setScope()); err != nil {
 		return enforce.Finding{Answer: cordon.No, Reason: err.Error()}
@@ -43,6 +45,11 @@ func (e *Enforcer) prove(g *enforce.Guardian) enforce.Finding {
 	if e.base, err = e.counters(); err != nil {
 		return unknown(err)
 	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return unknown(err)
+	}
+	e.proven.Store(now.Nano())
 	return enforce.Finding{Answer: cordon.Yes, Reason: "the kernel refused a canary and ran a trusted one"}
 }
 
