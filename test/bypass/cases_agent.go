@@ -206,7 +206,7 @@ var agentCases = []Case{
 		return nil
 	}),
 	onBPF("pins removed and agent killed", func(w *World) error {
-		return errors.Join(unpin("exec", "map", "check", "settings")(w), send(unix.SIGKILL)(w))
+		return errors.Join(unpin("exec", "map", "protect", "settings")(w), send(unix.SIGKILL)(w))
 	}),
 	onBPF("pins unmounted and agent killed", func(w *World) error {
 		err := unix.Unmount("/sys/fs/bpf", unix.MNT_DETACH)
