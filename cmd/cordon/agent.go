@@ -156,6 +156,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	builder := &trust.Builder{
 		RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log,
 		Gate: admitted.Gate, GateFile: admittedFile, Signs: admitted.Signs,
+		ProgramText: enforcer.Describe().Interpreters == cordon.TrustedScripts,
 	}
 	ledger := telemetry.Open(telemetry.Config{
 		File: filepath.Join(c.DataDir, "findings.json"), Owner: builder.Owner, Now: time.Now, Log: log,

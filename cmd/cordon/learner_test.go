@@ -51,7 +51,7 @@ func TestLearner(t *testing.T) {
 		}
 		return path
 	}
-	builder := &trust.Builder{Root: root, RulesFile: write("rules", "path /lib\n"), Log: slog.New(slog.DiscardHandler)}
+	builder := &trust.Builder{Root: root, ProgramText: true, RulesFile: write("rules", "path /lib\n"), Log: slog.New(slog.DiscardHandler)}
 	build := func() {
 		t.Helper()
 		if _, _, err := builder.Build(context.Background()); err != nil {

@@ -27,7 +27,7 @@ const elfHeader = 52
 //   - any of its execute permissions is set, whatever it contains, or
 //   - its name is that of a shared object: lib.so, lib.so.6, also with the
 //     suffixes under which interpreters load machine code (.node, .cmxs, .oct), or
-//   - its name is that of program text ([cordon.IsProgramText]), or
+//   - text is set and its name is that of program text ([cordon.IsProgramText]), or
 //   - its name is that of a kernel module, also of a compressed one (the kernel is
 //     given the file as it is): a machine that is restricted has to be able to load
 //     the drivers of its packages, at boot above all, or
@@ -36,12 +36,12 @@ const elfHeader = 52
 //
 // Only for the last one is a file opened, for four bytes. Leaving a file out
 // costs trust, never safety.
-func classify(path string, mode uint32, size int64) class {
+func classify(path string, mode uint32, size int64, text bool) class {
 	if mode&0o111 != 0 {
 		return code
 	}
 	name := path[strings.LastIndexByte(path, '/')+1:]
-	if cordon.IsProgramText(name) {
+	if text && cordon.IsProgramText(name) {
 		return code
 	}
 	dot := strings.LastIndexByte(name, '.')
@@ -79,11 +79,11 @@ func portable(path string) bool {
 
 // isCode applies the rule to what lies at path below root, which lstat(2)
 // describes.
-func isCode(root, path string, st *unix.Stat_t) bool {
+func isCode(root, path string, st *unix.Stat_t, text bool) bool {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return false
 	}
-	switch classify(path, st.Mode, st.Size) {
+	switch classify(path, st.Mode, st.Size, text) {
 	case code:
 		return true
 	case unsure:

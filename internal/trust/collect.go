@@ -95,6 +95,7 @@ func (f *file) matches() bool {
 // collector gathers what there is to measure.
 type collector struct {
 	root  string
+	text  bool // program text is code, too
 	now   time.Time
 	old   map[key]*pack
 	packs map[key]*pack
@@ -136,7 +137,7 @@ func (c *collector) consider(p *pack, path string, w want) {
 		}
 		return
 	}
-	if isCode(c.root, path, &st) {
+	if isCode(c.root, path, &st, c.text) {
 		p.files = append(p.files, file{path: path, want: w})
 	}
 }
@@ -273,7 +274,7 @@ func (c *collector) addRules(ctx context.Context, name string, list []rules.Rule
 		}
 		p := &pack{source: sourceRules, origin: origin}
 		err := r.Walk(c.root, func(path string, st *unix.Stat_t) error {
-			if isCode(c.root, path, st) {
+			if isCode(c.root, path, st, c.text) {
 				p.files = append(p.files, file{path: path, want: want{size: -1}})
 			}
 			return ctx.Err()

@@ -30,6 +30,7 @@ type fact struct {
 // measurer finds out what the files of packages contain now.
 type measurer struct {
 	root  string
+	text  bool // program text is code, too
 	now   func() time.Time
 	facts map[cordon.FileID]fact // of earlier builds
 }
@@ -97,7 +98,7 @@ func (m *measurer) look(f *file, sum *Summary) (cordon.FileID, bool) {
 		return cordon.FileID{}, false
 	}
 	id := fileid.FromStat(&st)
-	if !isCode(m.root, f.path, &st) {
+	if !isCode(m.root, f.path, &st, m.text) {
 		f.state = absent
 		return id, false
 	}

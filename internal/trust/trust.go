@@ -75,6 +75,9 @@ type Builder struct {
 	CacheFile string
 	// Self names Cordon's own programs, below Root. All of them exist.
 	Self []string
+	// ProgramText says that what interpreters take for program text by its name is
+	// in the set, too: several times as many files as there are programs.
+	ProgramText bool
 	// Gate is asked at every build whether the package databases are to be taken at
 	// their word: it returns nil if they are, as on a machine that is not
 	// restricted, else what says of a content that it may come in addition to those
@@ -93,6 +96,7 @@ type Builder struct {
 	packs   map[key]*pack          // those of the last build that may be kept; nil before the first
 	order   []*pack                // all of the last build
 	last    *cordon.TrustSet       // nil: there was none
+	unasked int                    // how many of its entries may be program text that is not asked for any more
 	texts   []string               // program text in it, below Root
 	begins  map[cordon.FileID]bool // whether files begin as scripts do
 	written cordon.Digest          // checksum of the cache as it is on disk
@@ -155,11 +159,12 @@ func (b *Builder) Owner(path string) string {
 
 // Texts returns the paths of the trusted files of the last successful build that
 // interpreters may be told to run, perhaps in an earlier life of this process:
-// those that are program text by name, or begin as scripts do.
+// those that are program text by name, or begin as scripts do. Without
+// ProgramText there are none.
 func (b *Builder) Texts() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.packs == nil {
+	if b.packs == nil && b.ProgramText {
 		if c := b.readCache(); c != nil {
 			return under(b.root(), c.texts)
 		}
@@ -232,17 +237,23 @@ func (b *Builder) Build(ctx context.Context) (*cordon.TrustSet, Summary, error) 
 
 func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, error) {
 	first := b.packs == nil
-	m := &measurer{root: b.root(), now: b.now, facts: map[cordon.FileID]fact{}}
+	m := &measurer{root: b.root(), text: b.ProgramText, now: b.now, facts: map[cordon.FileID]fact{}}
 	if first {
 		if c := b.readCache(); c != nil {
 			b.last, b.written = cordon.NewTrustSet(c.entries, nil), c.sum
+			b.unasked = 0
+			for _, t := range c.texts {
+				if !b.ProgramText && cordon.IsProgramText(t) {
+					b.unasked++
+				}
+			}
 			for _, f := range c.facts {
 				m.facts[f.id] = f
 			}
 		}
 	}
 	gate := b.gate()
-	col := &collector{root: b.root(), now: b.now(), old: b.packs, packs: map[key]*pack{}, kept: map[*pack]bool{}, sum: sum}
+	col := &collector{root: b.root(), text: b.ProgramText, now: b.now(), old: b.packs, packs: map[key]*pack{}, kept: map[*pack]bool{}, sum: sum}
 	if gate != nil {
 		col.signs = b.Signs
 	}
@@ -266,8 +277,10 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 	if err := b.judge(set.Len()); err != nil {
 		return nil, err
 	}
-	b.packs, b.order, b.last = col.packs, col.order, set
-	b.texts = b.textsOf(col.order, set)
+	b.packs, b.order, b.last, b.unasked = col.packs, col.order, set, 0
+	if b.ProgramText {
+		b.texts = b.textsOf(col.order, set)
+	}
 	b.writeCache(cache{entries: entries, texts: b.texts, facts: factsOf(col.order)})
 	if first {
 		// The first build leaves several times of what is kept behind as garbage, and
@@ -277,12 +290,12 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 	return set, nil
 }
 
-// before is how many entries the last set has.
+// before is how many entries the last set has that are asked for.
 func (b *Builder) before() int {
 	if b.last == nil {
 		return 0
 	}
-	return b.last.Len()
+	return b.last.Len() - b.unasked
 }
 
 // gate returns what decides on contents from package databases, nil if all of

@@ -270,13 +270,13 @@ func TestTexts(t *testing.T) {
 	root.Install(one("a", "/usr/bin/a", "#!/bin/sh\n"), one("b", "/usr/bin/b", "\x7fELF"), one("c", "/usr/lib/c.py", "import d"), one("d", "/usr/lib/d.pm", "package D"))
 	root.Write("/usr/lib/d.pm", "changed", 0o644)
 	b := builder(root)
-	b.CacheFile = filepath.Join(t.TempDir(), "trust.cache")
+	b.CacheFile, b.ProgramText = filepath.Join(t.TempDir(), "trust.cache"), true
 	if got := b.Texts(); len(got) > 0 {
 		t.Errorf("before the first build: %q", got)
 	}
 	build(t, b)
 	again := builder(root)
-	again.CacheFile = b.CacheFile
+	again.CacheFile, again.ProgramText = b.CacheFile, true
 	want := []string{root.Path("usr/bin/a"), root.Path("usr/lib/c.py")}
 	for when, got := range map[string][]string{"built": b.Texts(), "after a restart": again.Texts()} {
 		if !slices.Equal(got, want) {
@@ -287,6 +287,27 @@ func TestTexts(t *testing.T) {
 	build(t, b)
 	if got := b.Texts(); !slices.Equal(got, append(want, root.Path("usr/lib/e.rb"))) {
 		t.Errorf("built again: %q", got)
+	}
+}
+
+// Who does not ask for program text any more has a smaller set, which is not
+// taken for one that lost its programs.
+func TestProgramTextIsAskedFor(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("a", "/usr/bin/a", "#!/bin/sh\n"), one("b", "/usr/lib/b.py", "b"), one("c", "/usr/lib/c.py", "c"), one("d", "/usr/lib/d.pm", "d"))
+	for _, name := range []string{"b.py", "c.py", "d.pm"} {
+		root.Write("/usr/lib/"+name, name[:1], 0o644)
+	}
+	cache := filepath.Join(t.TempDir(), "trust.cache")
+	for i, c := range []struct {
+		text bool
+		want int
+	}{{true, 4}, {false, 1}, {false, 1}, {true, 4}} {
+		b := builder(root)
+		b.CacheFile, b.ProgramText = cache, c.text
+		if set, _ := build(t, b); set.Len() != c.want || (len(b.Texts()) > 0) != c.text {
+			t.Errorf("build %d: %d entries, texts %q", i, set.Len(), b.Texts())
+		}
 	}
 }
 
@@ -605,7 +626,7 @@ func TestClassify(t *testing.T) {
 		{"/usr/include/c++", 0o644, 1000, data},
 		{"/usr/lib/vmlinuz", 0o644, 1000, unsure},
 	} {
-		if got := classify(c.path, c.mode, c.size); got != c.want {
+		if got := classify(c.path, c.mode, c.size, true); got != c.want {
 			t.Errorf("%s with mode %o and %d bytes: %d, want %d", c.path, c.mode, c.size, got, c.want)
 		}
 	}
