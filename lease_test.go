@@ -161,8 +161,9 @@ func TestLeaseInTheService(t *testing.T) {
 	if err != nil || entries[0].Detail != "why (with a lease of 1h0m0s)" {
 		t.Errorf("%+v, %v", entries, err)
 	}
-	if u, err := w.Request(t.Context(), soar, m, cordon.UnrestrictCodeExecution, "why"); err != nil || u.Lease != 0 {
-		t.Errorf("%+v, %v", u, err)
+	release, err := w.Request(t.Context(), soar, m, cordon.UnrestrictCodeExecution, "why")
+	if err != nil || release.Lease != 0 {
+		t.Errorf("%+v, %v", release, err)
 	}
 	second, err := w.Find(t.Context(), soar, cordon.RestrictAction, string(db))
 	if err != nil {
@@ -177,7 +178,7 @@ func TestLeaseInTheService(t *testing.T) {
 	}
 
 	r := cordon.Report{Machine: m.ID, Action: "00000000-0000-8000-8000-000000000001", Generation: 1, Type: cordon.LeaseLapsed, State: cordon.ReportSucceeded,
-		Observed: cordon.Observed{Generation: 1, Mode: cordon.ModeAudit, InForce: true, Lease: cordon.LeaseState{Action: a.ID, Seconds: 3600, Silent: 3600, Lapsed: true}}}
+		Observed: cordon.Observed{Generation: 1, Mode: cordon.ModeAudit, InForce: true, Lease: cordon.LeaseState{Action: a.ID, Seconds: 1 << 62, Silent: 3600, Lapsed: true}}} // the log says what was granted
 	for range 2 {
 		if _, err := w.Report(t.Context(), m.ID, r, "lapsed"); err != nil {
 			t.Fatal(err)
@@ -185,6 +186,7 @@ func TestLeaseInTheService(t *testing.T) {
 	}
 	renewed := r
 	renewed.Type, renewed.Observed.Mode, renewed.Observed.Lease.Lapsed = cordon.LeaseRenewed, cordon.ModeEnforce, false
+	renewed.Observed.Lease.Seconds = 3600
 	if _, err := w.Report(t.Context(), m.ID, renewed, "renewed"); err != nil {
 		t.Fatal(err)
 	}
@@ -202,8 +204,9 @@ func TestLeaseInTheService(t *testing.T) {
 		t.Errorf("%+v, %v", m.Observed, err)
 	}
 	for name, change := range map[string]func(*cordon.Report){
-		"another machine's action": func(r *cordon.Report) { r.Observed.Lease.Action = other.ID },
-		"no action":                func(r *cordon.Report) { r.Observed.Lease.Action = "x" },
+		"another machine's action":  func(r *cordon.Report) { r.Observed.Lease.Action = other.ID },
+		"an action without a lease": func(r *cordon.Report) { r.Observed.Lease.Action = release.ID },
+		"no action":                 func(r *cordon.Report) { r.Observed.Lease.Action = "x" },
 	} {
 		bad := r
 		change(&bad)

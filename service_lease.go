@@ -8,22 +8,21 @@ import (
 // leased takes in a machine's word that its lease lapsed, or holds again. It goes
 // to the log of the action that granted the lease. It is idempotent.
 func (s *Service) leased(ctx context.Context, r Report, entry AuditEntry) error {
-	l := r.Observed.Lease
-	entry.Kind, entry.Action = AuditLease, l.Action
-	switch r.Type {
-	case LeaseLapsed:
-		entry.Detail = fmt.Sprintf("the lease of %s lapsed: the machine did not hear the server and fell back to mode audit, in which nothing is refused", l.Time())
-	case LeaseRenewed:
-		entry.Detail = fmt.Sprintf("the machine heard the server and is restricted again, with a fresh lease of %s", l.Time())
-	}
-	a, err := s.Store.Action(ctx, l.Action)
+	id := r.Observed.Lease.Action
+	a, err := s.Store.Action(ctx, id)
 	switch {
-	case KindOf(err) == NotFound || err == nil && a.Machine != r.Machine:
-		return Errorf(Forbidden, CodeUnverifiedEvidence, "The report is about the lease of action %s, which this machine never had", Plain(string(l.Action)))
+	case KindOf(err) == NotFound || err == nil && (a.Machine != r.Machine || a.Lease == 0):
+		return Errorf(Forbidden, CodeUnverifiedEvidence, "The report is about the lease of action %s, which this machine never had", Plain(string(id)))
 	case err != nil:
 		return err
 	}
-	entry.Status = a.Status
+	entry.Kind, entry.Action, entry.Status = AuditLease, a.ID, a.Status
+	switch r.Type {
+	case LeaseLapsed:
+		entry.Detail = fmt.Sprintf("the lease of %s lapsed: the machine did not hear the server and fell back to mode audit, in which nothing is refused", a.Lease)
+	case LeaseRenewed:
+		entry.Detail = fmt.Sprintf("the machine heard the server and is restricted again, with a fresh lease of %s", a.Lease)
+	}
 	known, err := s.Store.AuditOf(ctx, a.ID)
 	if err != nil {
 		return err
