@@ -43,14 +43,16 @@ func packages(t *testing.T) []goPackage {
 var allowed = map[string]map[string]string{
 	"": {},
 	"internal/agent": {
-		"internal/seal": "it verifies orders and signs reports",
-		"internal/wire": "it speaks the agents' protocol",
+		"internal/durable": "its state is whole after a crash",
+		"internal/seal":    "it verifies orders and signs reports",
+		"internal/wire":    "it speaks the agents' protocol",
 	},
 	"internal/agentapi": {
 		"internal/hub":  "a connection joins the hub for as long as it lives",
 		"internal/seal": "it verifies proofs and reports",
 		"internal/wire": "it speaks the agents' protocol",
 	},
+	"internal/bootstrap": {"internal/durable": "the first secret is whole after a crash"},
 	"internal/cli": {
 		"internal/seal": "it verifies orders and reports by itself",
 		"mde":           "the verbs are callers of the public client",
@@ -58,6 +60,7 @@ var allowed = map[string]map[string]string{
 	"internal/cordonapi":        {"internal/seal": "keys on the wire"},
 	"internal/enforce/bpflsm":   {"internal/enforce": "it is one of its enforcers"},
 	"internal/enforce/fanotify": {"internal/enforce": "it is one of its enforcers", "internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
+	"internal/keys":             {"internal/durable": "a key is whole after a crash"},
 	"internal/mdeapi":           {"internal/odata": "the parser is a part of this edge"},
 	"internal/preview":          {"internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
 	"internal/protect":          {"internal/enforce": "it switches an enforcer"},
@@ -65,6 +68,7 @@ var allowed = map[string]map[string]string{
 		"internal/seal": "simulated agents verify orders and sign reports",
 		"internal/wire": "they speak the agents' protocol",
 	},
+	"internal/telemetry": {"internal/durable": "the counts are whole after a crash"},
 	"internal/trust": {
 		"internal/trust/dpkg": "one of its sources", "internal/trust/rpm": "one of its sources", "internal/trust/rules": "one of its sources",
 		"internal/durable": "its cache is whole after a crash",

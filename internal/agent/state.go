@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/durable"
 	"github.com/cordon-project/cordon/internal/seal"
 )
 
@@ -212,24 +213,8 @@ func (d *dir) save(name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}
-	final := filepath.Join(d.path, name)
-	f, err := os.OpenFile(final+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
+	if err := durable.Replace(filepath.Join(d.path, name), data, 0o600); err != nil {
 		return fmt.Errorf("save %s: %w", name, err)
 	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("save %s: %w", name, err)
-	}
-	if err := os.Rename(final+".new", final); err != nil {
-		return fmt.Errorf("save %s: %w", name, err)
-	}
-	parent, err := os.Open(d.path)
-	if err != nil {
-		return fmt.Errorf("save %s: %w", name, err)
-	}
-	return errors.Join(parent.Sync(), parent.Close())
+	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/durable"
 )
 
 // FileName is the name of the file in the server's data directory.
@@ -114,16 +115,8 @@ func write(path string, f File) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
+	if err := durable.Replace(path, append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	_, err = tmp.Write(append(data, '\n'))
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return os.Rename(path+".new", path)
+	return nil
 }

@@ -4,16 +4,19 @@ package durable
 
 import (
 	"cmp"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
 
-// Replace puts content at path with mode 0600. When it returns nil the content
-// is on disk; when it fails what was there is still there. The file is made
-// beside path and renamed (rename(2)), and both are synced: without the
-// directory's sync the name may point to the old file after a crash.
-func Replace(path string, content []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
+// Replace puts content at path. When it returns nil the content is on disk; when
+// it fails the old content or the new is there, whole. The file is made beside
+// path as path.new, with mode where it is not there yet, and renamed (rename(2)),
+// and both are synced: without the directory's sync the name may point to the old
+// file after a crash. What a crash leaves of path.new the next call overwrites, so
+// that nothing piles up; two calls for one path must not be under way at once.
+func Replace(path string, content []byte, mode fs.FileMode) (err error) {
+	tmp, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}

@@ -14,12 +14,16 @@ func TestReplace(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old, and longer"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	// What a crash left is overwritten, and does not stay.
+	if err := os.WriteFile(path+".new", []byte("half of what was to be the content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, content := range []string{"new", "", "newer"} {
-		if err := durable.Replace(path, []byte(content)); err != nil {
+		if err := durable.Replace(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path)
-		if got, _ := os.ReadFile(path); err != nil || string(got) != content || info.Mode() != 0o600 {
+		if got, rerr := os.ReadFile(path); rerr != nil || err != nil || string(got) != content || info.Mode() != 0o600 {
 			t.Errorf("%q, %v, %v", got, info, err)
 		}
 	}
@@ -30,7 +34,7 @@ func TestReplace(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{occupied, filepath.Join(dir, "no", "file")} {
-		if err := durable.Replace(path, []byte("x")); err == nil {
+		if err := durable.Replace(path, []byte("x"), 0o600); err == nil {
 			t.Errorf("%s was replaced", path)
 		}
 	}

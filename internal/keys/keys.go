@@ -30,6 +30,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/cordon-project/cordon/internal/durable"
 )
 
 // The files of a key ring.
@@ -164,25 +166,10 @@ func readPEM(path string) ([]byte, error) {
 
 // writePEM writes the file durably and whole or not at all.
 func writePEM(path, kind string, der []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
+	if err := durable.Replace(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	err = pem.Encode(f, &pem.Block{Type: kind, Bytes: der})
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return nil
 }
 
 // Certificates returns a source of TLS certificates for names (DNS names or IP

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/durable"
 )
 
 // Config is what a ledger needs. All fields are required.
@@ -192,7 +193,7 @@ func (l *Ledger) Flush() error {
 	if err != nil {
 		return fmt.Errorf("encode findings: %w", err)
 	}
-	return replace(l.cfg.File, data)
+	return durable.Replace(l.cfg.File, data, 0o600)
 }
 
 // publish is called with mu held, or before anybody else has the ledger.
@@ -220,19 +221,4 @@ func (l *Ledger) publish() []cordon.Findings {
 	}
 	l.public.Store(&all)
 	return all
-}
-
-func replace(file string, data []byte) error {
-	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
 }

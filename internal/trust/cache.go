@@ -253,7 +253,7 @@ func (b *Builder) writeCache(c cache) {
 	if c.sum == b.written {
 		return
 	}
-	if err := durable.Replace(b.CacheFile, content); err != nil {
+	if err := durable.Replace(b.CacheFile, content, 0o600); err != nil {
 		b.log().Warn("trust cache not written, the next start hashes every program again", "file", b.CacheFile, "reason", err.Error())
 		return
 	}

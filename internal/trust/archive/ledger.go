@@ -194,7 +194,7 @@ func (l *Ledger) Signs(s rpm.Signed) bool {
 
 // store is called with mu held.
 func (l *Ledger) store(next standing) error {
-	if err := durable.Replace(l.file, next.encode()); err != nil {
+	if err := durable.Replace(l.file, next.encode(), 0o600); err != nil {
 		return fmt.Errorf("store the ledger of admitted packages: %w", err)
 	}
 	l.st = next
