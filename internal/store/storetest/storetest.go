@@ -60,6 +60,7 @@ func Run(t *testing.T, open Open) {
 		{"AddressesRandom", testAddressesRandom},
 		{"Findings", testFindings},
 		{"Trust", testTrust},
+		{"TrustContended", testTrustContended},
 		{"Groups", testGroups},
 		{"GroupsOfMachines", testGroupsOfMachines},
 		{"GroupsContended", testGroupsContended},

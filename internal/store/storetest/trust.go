@@ -74,3 +74,20 @@ func testTrust(w *world) {
 	change(rule("machine:y", "0"), true, true)
 	change(rule("machine:y", "one more"), false, true)
 }
+
+// testTrustContended: a revision is never newer than the rules that come with it,
+// or a machine would never get those that it lacks.
+func testTrustContended(w *world) {
+	together(func(i int) {
+		rule := cordon.TrustRule{Digest: sha256.Sum256([]byte{byte(i)}), Scope: cordon.TrustAll, Comment: "c", At: Noon}
+		if _, err := w.ChangeTrust(w.Context(), rule, false, cordon.AuditEntry{At: Noon}); err != nil {
+			w.Error(err)
+		}
+		for range 10 {
+			rules, revision, err := w.TrustOf(w.Context(), w.machine.ID)
+			if err != nil || uint64(len(rules)) < revision {
+				w.Errorf("%d rules at revision %d, %v", len(rules), revision, err)
+			}
+		}
+	})
+}

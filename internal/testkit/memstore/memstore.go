@@ -408,20 +408,24 @@ func (s *Store) ChangeTrust(_ context.Context, r cordon.TrustRule, remove bool, 
 func (s *Store) TrustRules(context.Context) ([]cordon.TrustRule, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.trusted(), nil
+}
+
+// TrustOf implements [cordon.Store].
+func (s *Store) TrustOf(_ context.Context, m cordon.MachineID) ([]cordon.TrustRule, uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	scopes := []cordon.TrustScope{cordon.TrustAll, cordon.TrustMachine(m), cordon.TrustGroup(s.machines[m].Group.ID)}
+	return slices.DeleteFunc(s.trusted(), func(r cordon.TrustRule) bool { return !slices.Contains(scopes, r.Scope) }), s.revision, nil
+}
+
+// trusted returns all rules in their order.
+func (s *Store) trusted() []cordon.TrustRule {
 	rules := slices.Clone(s.rules)
 	slices.SortFunc(rules, func(a, b cordon.TrustRule) int {
 		return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Digest.String(), b.Digest.String()))
 	})
-	return rules, nil
-}
-
-// TrustOf implements [cordon.Store].
-func (s *Store) TrustOf(ctx context.Context, m cordon.MachineID) ([]cordon.TrustRule, uint64, error) {
-	rules, err := s.TrustRules(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	scopes := []cordon.TrustScope{cordon.TrustAll, cordon.TrustMachine(m), cordon.TrustGroup(s.machines[m].Group.ID)}
-	return slices.DeleteFunc(rules, func(r cordon.TrustRule) bool { return !slices.Contains(scopes, r.Scope) }), s.revision, err
+	return rules
 }
 
 // Audit implements [cordon.Store].
