@@ -338,8 +338,11 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 	defer a.mu.Unlock()
 	before := a.st
 	a.st.Standing = s
-	if failed == nil && s.Lease.Seconds > 0 {
-		a.st.Silence = cordon.Silence{Read: a.cfg.Boot()} // its time begins when it is in force
+	if failed == nil {
+		a.stuck = "" // nobody wants any more what was not true
+		if s.Lease.Seconds > 0 {
+			a.st.Silence = cordon.Silence{Read: a.cfg.Boot()} // its time begins when it is in force
+		}
 	}
 	report, err := a.report(o)
 	if err != nil {

@@ -204,6 +204,20 @@ func TestLeaseThatCannotChange(t *testing.T) {
 	}
 }
 
+// What could not be made true is no problem any more once another order is.
+func TestLeaseThatCannotChangeIsOvertaken(t *testing.T) {
+	f := newFixture(t)
+	f.obey(f.order(1, cordon.RestrictOrder, lease(time.Minute)))
+	f.kernel.failOn(cordon.ModeAudit, errors.New("no audit today"))
+	f.pass(time.Minute)
+	f.obey(f.order(2, cordon.UnrestrictOrder))
+	f.pass(time.Minute)
+	f.mustBe("unrestricted", cordon.ModeOff)
+	if o := f.Observe(); o.Problem != "" {
+		t.Errorf("problem %q", o.Problem)
+	}
+}
+
 // Observe is what the agent says of itself.
 func (f *fixture) Observe() cordon.Observed {
 	f.mu.Lock()
