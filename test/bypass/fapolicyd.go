@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
 // knownLibs are the rules that fapolicyd 1.1.7 ships as fapolicyd.rules.known-libs,
@@ -29,24 +31,15 @@ const (
 )
 
 // addFapolicyd fetches Debian's packages and adds what is in them to the files
-// of the guest. Nothing is installed on this machine.
+// of the guest.
 func addFapolicyd(ctx context.Context, dir string, files map[string]string) error {
 	work := filepath.Join(dir, "fapolicyd")
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return err
 	}
-	if _, err := command(ctx, work, "apt-get", "download", "-q", "fapolicyd=1.1.7-*", "liblmdb0", "libmagic1", "libmagic-mgc"); err != nil {
-		return err
-	}
-	debs, err := filepath.Glob(work + "/*.deb")
-	if err != nil {
-		return err
-	}
 	root := filepath.Join(work, "root")
-	for _, deb := range debs {
-		if _, err := command(ctx, work, "dpkg-deb", "-x", deb, root); err != nil {
-			return err
-		}
+	if err := vm.Unpack(ctx, "6.1", root, "fapolicyd=1.1.7-*", "liblmdb0", "libmagic1", "libmagic-mgc"); err != nil {
+		return err
 	}
 	var rules strings.Builder
 	for _, name := range knownLibs {

@@ -67,18 +67,49 @@ func kernelDir(ctx context.Context, kernel string, say func(string, ...any)) (st
 		if err := download(ctx, suite, dir, debs); err != nil {
 			return err
 		}
-		names, err := filepath.Glob(debs + "/*.deb")
-		if err != nil {
-			return err
-		}
 		tree := filepath.Join(dir, "tree")
-		for _, n := range names {
-			if _, err := command(ctx, dir, "dpkg-deb", "-x", n, tree); err != nil {
-				return err
-			}
+		if err := unpack(ctx, debs, tree); err != nil {
+			return err
 		}
 		return index(ctx, dir, tree)
 	})
+}
+
+// unpack puts what the packages in debs bring below tree.
+func unpack(ctx context.Context, debs, tree string) error {
+	names, err := filepath.Glob(debs + "/*.deb")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if _, err := command(ctx, debs, "dpkg-deb", "-x", n, tree); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unpack fetches packages of the Debian that runs above a kernel, without what
+// they need, and puts what they bring below tree. Nothing is installed.
+func Unpack(ctx context.Context, kernel, tree string, packages ...string) (err error) {
+	suite, ok := systems[kernel]
+	if !ok {
+		_, err := suiteOf(kernel)
+		return err
+	}
+	debs, err := os.MkdirTemp("", "cordon-debs-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(debs)) }()
+	run, err := privateApt(ctx, suite, debs+"/apt", nil)
+	if err != nil {
+		return err
+	}
+	if _, err := run(debs, "apt-get", append([]string{"download", "-q"}, packages...)...); err != nil {
+		return err
+	}
+	return unpack(ctx, debs, tree)
 }
 
 // linuxPackage are the packages that belong to one kernel, which may need a newer
