@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon/test/bench/figures"
 )
 
 // idle measures an agent and its guardian while nothing happens.
@@ -38,7 +40,7 @@ func (b *bench) idle(e *endpoint) {
 func family(agent int) []int {
 	var children string
 	for _, thread := range must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", agent))) {
-		children += field(thread, "")
+		children += figures.Field(thread, "")
 	}
 	return []int{agent, must(strconv.Atoi(children))}
 }

@@ -101,15 +101,11 @@ func measure(ctx context.Context, l lab) (err error) {
 	busyBefore, _ := processorTime()
 	// What else runs on the machine is not what is measured. All that is started inherits it.
 	// Where the kernel weighs sessions against each other (sched(7), autogroup), it does not help.
-	if unix.Setpriority(unix.PRIO_PROCESS, 0, -20) == nil && field("/proc/sys/kernel/sched_autogroup_enabled", "") != "1" {
+	if unix.Setpriority(unix.PRIO_PROCESS, 0, -20) == nil && figures.Field("/proc/sys/kernel/sched_autogroup_enabled", "") != "1" {
 		note = ", over which the bench has priority"
 	}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return err
-	}
-	b.Say("Cordon bench: Linux %s, %d × %s, %s %s/%s", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), field("/proc/cpuinfo", "model name"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-	b.Say("Medians [quartiles] of one run. The machine's load was %.4s when it began%s.", field("/proc/loadavg", ""), note)
+	b.Say("Cordon bench: Linux %s, %d × %s, %s %s/%s", figures.Field("/proc/sys/kernel/osrelease", ""), runtime.NumCPU(), figures.Field("/proc/cpuinfo", "model name"), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	b.Say("Medians [quartiles] of one run. The machine's load was %.4s when it began%s.", figures.Field("/proc/loadavg", ""), note)
 
 	b.section("Durable creates per second, each with its audit entry", b.creates)
 	b.section("Lists of a million actions", b.lists)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -52,21 +51,9 @@ func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func mb(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
-// field returns what follows a name in a file of /proc, up to the line's end,
-// "" if it is not there.
-func field(file, name string) string {
-	text, _ := os.ReadFile(file) // what cannot be read is not there
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, name); ok {
-			return strings.Trim(value, " \t:\n")
-		}
-	}
-	return ""
-}
-
 // memory returns what a process's status says, in bytes; see proc_pid_status(5).
 func memory(pid int, name string) int64 {
-	return must(strconv.ParseInt(strings.TrimSuffix(field(fmt.Sprintf("/proc/%d/status", pid), name), " kB"), 10, 64)) << 10
+	return must(strconv.ParseInt(strings.TrimSuffix(figures.Field(fmt.Sprintf("/proc/%d/status", pid), name), " kB"), 10, 64)) << 10
 }
 
 // processorTime returns how long the machine's processors were busy or taken
@@ -74,7 +61,7 @@ func memory(pid int, name string) int64 {
 // processes that have ended.
 func processorTime() (busy, own time.Duration) {
 	var ticks [8]int64 // of 10 ms: user, nice, system, idle, iowait, irq, softirq, steal; see proc_stat(5)
-	_, err := fmt.Sscan(field("/proc/stat", "cpu"), &ticks[0], &ticks[1], &ticks[2], &ticks[3], &ticks[4], &ticks[5], &ticks[6], &ticks[7])
+	_, err := fmt.Sscan(figures.Field("/proc/stat", "cpu"), &ticks[0], &ticks[1], &ticks[2], &ticks[3], &ticks[4], &ticks[5], &ticks[6], &ticks[7])
 	var self, children unix.Rusage
 	if err != nil || unix.Getrusage(unix.RUSAGE_SELF, &self) != nil || unix.Getrusage(unix.RUSAGE_CHILDREN, &children) != nil {
 		return 0, 0

@@ -1,11 +1,12 @@
 // Package figures is what the benches have in common: samples with their
-// quantiles, and a report of figures beside what they should be.
+// quantiles, a report of figures beside what they should be, and what the kernel says.
 package figures
 
 import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 )
@@ -102,4 +103,16 @@ func (r *Report) End(whole string) error {
 		return errors.New("not measured: " + strings.Join(r.unmeasured, "; "))
 	}
 	return nil
+}
+
+// Field returns what follows a name in a file of /proc, up to the line's end,
+// "" if it is not there.
+func Field(file, name string) string {
+	text, _ := os.ReadFile(file) // what cannot be read is not there
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name); ok {
+			return strings.Trim(value, " \t:\n")
+		}
+	}
+	return ""
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
@@ -43,11 +42,7 @@ const (
 
 func measure(kernel string) error {
 	g := &guest{Report: &figures.Report{Out: os.Stdout}}
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return err
-	}
-	g.Say("Cordon bench: BPF LSM on Linux %s, one emulated processor.", unix.ByteSliceToString(u.Release[:]))
+	g.Say("Cordon bench: BPF LSM on Linux %s, one emulated processor.", figures.Field("/proc/sys/kernel/osrelease", ""))
 	g.Say("Time counts instructions: 1 ns is one. Medians [quartiles] of one run.")
 	debug.SetGCPercent(400) // few collections, which share the one processor
 	g.Section("What is measured is there", g.prepare)
@@ -248,18 +243,8 @@ func (g *guest) first() {
 		g.Figure(fmt.Sprintf("a program of %d MiB: without, first, again", size>>20), "%.0f, %.0f, %.0f ns: %.1f instructions a byte", free, first, second, (first-second)/float64(size))
 	}
 	say := "no"
-	if flags := field("/proc/cpuinfo", "flags"); strings.Contains(flags+" ", " sha_ni ") {
+	if flags := figures.Field("/proc/cpuinfo", "flags"); strings.Contains(flags+" ", " sha_ni ") {
 		say = "yes"
 	}
 	g.Say("   (the pages are in memory; SHA instructions of the processor: %s)", say)
-}
-
-// field returns what follows a name in a file of /proc, up to the line's end.
-func field(file, name string) string {
-	for line := range strings.Lines(string(figures.Must(os.ReadFile(file)))) {
-		if value, ok := strings.CutPrefix(line, name); ok {
-			return strings.Trim(value, " \t:\n")
-		}
-	}
-	return ""
 }

@@ -110,7 +110,7 @@ func (g *guest) sets() {
 		began = time.Now()
 		figures.Check(g.Apply(cordon.ModeOff, g.set))
 		loaded := time.Since(began)
-		inKernel, peak := mapMemory(ofSets)-before, field("/proc/self/status", "VmHWM")
+		inKernel, peak := mapMemory(ofSets)-before, figures.Field("/proc/self/status", "VmHWM")
 		switches := g.flips(20)
 		g.Figure(fmt.Sprintf("%d contents of %d sizes: time", n, sizes), "sorted in %.0f ms, loaded in %.0f ms; then restricted in %s ms", sorted.Seconds()*1e3, loaded.Seconds()*1e3, switches.Spread("%.3f"))
 		g.Figure("… memory", "map in the kernel %.1f MiB; in the process %.1f MiB (all of it, while it loads: %s)", mib(inKernel), mib(held), peak)
@@ -138,5 +138,5 @@ func invent(n int, random *rand.ChaCha8) (entries []cordon.TrustEntry, sizes int
 func resident() int64 {
 	runtime.GC()
 	debug.FreeOSMemory()
-	return figures.Must(strconv.ParseInt(strings.TrimSuffix(field("/proc/self/status", "VmRSS"), " kB"), 10, 64)) << 10
+	return figures.Must(strconv.ParseInt(strings.TrimSuffix(figures.Field("/proc/self/status", "VmRSS"), " kB"), 10, 64)) << 10
 }
