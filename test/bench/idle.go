@@ -36,7 +36,7 @@ func (b *bench) idle(e *endpoint) {
 	b.Figure(fmt.Sprintf("processor time in %s", lasting), "%.1f ms = %.3f %% of one core", ms(spent), 100*float64(spent)/float64(lasting))
 }
 
-// family is an agent and its guardian, its only child; see proc_tid_children(5).
+// family is an agent without notices and its guardian, its only child; see proc_tid_children(5).
 func family(agent int) []int {
 	var children string
 	for _, thread := range must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", agent))) {

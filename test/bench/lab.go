@@ -140,7 +140,8 @@ func (l *lab) agent(ctx context.Context, name, mount, rules string) *endpoint {
 	dir, file := filepath.Join(l.disk, name), filepath.Join(l.disk, name+".rules")
 	check(os.WriteFile(file, []byte(rules), 0o600))
 	e := &endpoint{process: l.start(name, l.cordon, "agent", "--server", l.boot.URL, "--ca-file", l.boot.CAFile, "--enrollment-token", l.boot.EnrollmentToken,
-		"--data-dir", dir, "--scope", "mount:"+mount, "--enforcer", "fanotify", "--rules", file)}
+		"--data-dir", dir, "--scope", "mount:"+mount, "--enforcer", "fanotify", "--rules", file,
+		"--notices", "off")} // they are not for who is logged in here
 	local := agent.DialLocal(dir)
 	l.await(ctx, name, "the agent is ready", func() bool {
 		s, err := local.Status(ctx)

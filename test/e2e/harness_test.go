@@ -130,7 +130,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{T: t, dir: dir, scope: filepath.Join(dir, "scope"), ttl: time.Hour}
+	w := &world{T: t, dir: dir, scope: filepath.Join(dir, "scope"), ttl: time.Hour, flags: []string{"--notices", "off"}} // they are not for who is logged in here
 	if err := os.Mkdir(w.scope, 0o755); err != nil {
 		t.Fatal(err)
 	}
