@@ -267,13 +267,7 @@ var memoryCases = []Case{
 		if err != nil {
 			return err
 		}
-		const pattern = "/proc/sys/kernel/core_pattern"
-		before, err := os.ReadFile(pattern)
-		if err != nil {
-			return err
-		}
-		w.later(func() { _ = os.WriteFile(pattern, before, 0) })
-		if err := os.WriteFile(pattern, []byte("|"+p), 0); err != nil {
+		if err := w.set("/proc/sys/kernel/core_pattern", "|"+p); err != nil {
 			return err
 		}
 		victim := w.command(busybox, "sh", "-c", "ulimit -c unlimited; kill -SEGV $$")
@@ -285,13 +279,7 @@ var memoryCases = []Case{
 		if err != nil {
 			return err
 		}
-		const path = "/proc/sys/kernel/modprobe"
-		before, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		w.later(func() { _ = os.WriteFile(path, before, 0) })
-		if err := os.WriteFile(path, []byte(p), 0); err != nil {
+		if err := w.set("/proc/sys/kernel/modprobe", p); err != nil {
 			return err
 		}
 		_ = unix.Mount("none", w.Dir, "no-such-file-system", 0, "") // has the kernel ask for a module

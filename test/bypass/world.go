@@ -167,6 +167,16 @@ func ended(cmd *exec.Cmd) error {
 	return err
 }
 
+// set gives a file of /proc/sys a value until the attempt is over.
+func (w *World) set(path, value string) error {
+	before, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	w.later(func() { _ = os.WriteFile(path, before, 0) }) // only this attempt asks for it
+	return os.WriteFile(path, []byte(value), 0)
+}
+
 func (w *World) mount(source, at, fstype string, flags uintptr, data string) error {
 	if err := os.MkdirAll(at, 0o777); err != nil {
 		return err
