@@ -3,6 +3,7 @@
 package desktop
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -54,8 +55,10 @@ const config = `<busconfig><type>session</type><listen>unix:path=%s</listen><aut
 func Start(t testing.TB) *Bus {
 	t.Helper()
 	program, err := exec.LookPath("dbus-daemon")
-	if err != nil {
+	if errors.Is(err, exec.ErrNotFound) {
 		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
 	}
 	dir := Dir(t)
 	b := &Bus{Address: "unix:path=" + dir + "/bus", Runtime: dir, Shown: make(chan Notification, 64), t: t}

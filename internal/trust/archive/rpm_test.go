@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/trust/fixture"
 	"github.com/cordon-project/cordon/internal/trust/rpm"
 )
 
@@ -54,9 +55,7 @@ func TestRPM(t *testing.T) {
 
 // The signature of a package is found again in rpm's own database.
 func TestRPMDatabase(t *testing.T) {
-	if _, err := exec.LookPath("rpm"); err != nil {
-		t.Skip("there is no rpm to make a database with")
-	}
+	fixture.Need(t, "rpm") // to make a database with
 	for name, want := range map[string]bool{"signed.rpm": true, "unsigned.rpm": false} {
 		m := newMachine(t)
 		m.write("/etc/pki/rpm-gpg/RPM-GPG-KEY-tests", testdata(t, "rpm-key.asc"))

@@ -13,11 +13,7 @@ import (
 
 // TestRealDpkg has dpkg itself install, upgrade, divert and remove packages.
 func TestRealDpkg(t *testing.T) {
-	for _, tool := range []string{"dpkg", "dpkg-deb", "dpkg-divert"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed: %v", tool, err)
-		}
-	}
+	fixture.Need(t, "dpkg", "dpkg-deb", "dpkg-divert")
 	root := fixture.NewRoot(t)
 	for _, dir := range []string{"info", "updates"} {
 		root.Write(Dir+"/"+dir+"/.keep", "", 0o644)
