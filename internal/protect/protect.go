@@ -379,7 +379,7 @@ func (p *Protection) load(ctx context.Context, set *cordon.TrustSet) error {
 				p.cfg.Log.WarnContext(ctx, "the enforcer did not take the trust set ahead", "err", err)
 			}
 		}
-		if err := p.survives(ctx, set); err != nil {
+		if err := p.survives(ctx, set); err != nil && ctx.Err() == nil { // else the agent is stopping
 			p.cfg.Log.WarnContext(ctx, "a restriction would be refused now", "err", err)
 		}
 	}
