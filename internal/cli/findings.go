@@ -15,7 +15,7 @@ type MachinesBlockedCmd struct {
 
 // Help is shown below the one-line help.
 func (MachinesBlockedCmd) Help() string {
-	return fmt.Sprintf("The machine counts every refusal exactly, and tells of the %d files that were tried most. Names are chosen by whoever made the files; whatever a terminal could obey in them is escaped.", cordon.MaxFindings)
+	return fmt.Sprintf("The machine counts every refusal exactly, and tells, within 15 seconds, of the %d files that were tried most. Names are chosen by whoever made the files; whatever a terminal could obey in them is escaped.", cordon.MaxFindings)
 }
 
 // Run shows what was refused.
@@ -32,7 +32,7 @@ func (c *MachinesBlockedCmd) Run(ctx context.Context, env *Env) error {
 		return env.PrintJSON(told)
 	}
 	if told.Total == 0 {
-		env.note("nothing was refused on this machine, as far as it has told")
+		env.note("nothing was refused on this machine, as far as it has told; a connected machine tells within 15 seconds")
 		return nil
 	}
 	return env.PrintFindings(told.Findings)

@@ -45,7 +45,7 @@ const (
 	MaxMessage  = 1 << 20          // bytes of one message in either direction
 	MaxReports  = 64               // reports in one message
 	MaxKinds    = 8                // kinds of findings in one message
-	TellEvery   = 10 * time.Second // how often an agent tells new findings
+	TellEvery   = 10 * time.Second // how often an agent tells new findings, which it gathers for up to 5 s
 	PingEvery   = 30 * time.Second // the agent pings; proxies cut idle connections at about 60 s
 	MaxWait     = 55 * time.Second // longest long poll
 	ProofWindow = 2 * time.Minute  // how far a proof's time may be from the server's
