@@ -186,6 +186,10 @@ var agentCases = []Case{
 		}
 		return nil // it was looked at: what is wrong with it does not matter
 	}),
+	onBPF("tracing of functions switched off (kernel.ftrace_enabled)", func(w *World) error {
+		_ = w.set("/proc/sys/kernel/ftrace_enabled", "0") // what follows tells
+		return nil
+	}),
 	onBPF("link detached", func(w *World) error {
 		dir, err := pins()
 		if err != nil {

@@ -438,6 +438,17 @@ var fileCases = []Case{
 		}
 		return reused(w, at)
 	}},
+	{ID: "B13", Name: "changed where the kernel's integrity measurement does not notice", Refusals: anyNumber, Attempt: func(w *World) error {
+		dev, _, err := w.disk(0)
+		if err != nil {
+			return err
+		}
+		at, err := w.ext4(dev)
+		if err != nil {
+			return err
+		}
+		return measured(w, filepath.Join(at, "program"))
+	}},
 	{ID: "B15", Name: "trusted program on an overlay", Allow: true, Attempt: func(w *World) error {
 		at, err := w.overlay()
 		if err != nil {
@@ -460,6 +471,41 @@ var fileCases = []Case{
 		}
 		return overwritten(at+"/good", func(w *World, _ string, evil []byte) error { return inPlace(w, good, evil) })(w)
 	}},
+}
+
+// measured has the kernel measure a trusted file while it is mapped for writing (IMA,
+// https://ima-doc.readthedocs.io), and changes it then: nothing moves its version
+// any more, and what was measured is remembered.
+func measured(w *World, path string) error {
+	const owner = 4242 // whose files are measured
+	policy := fmt.Sprintf("measure func=FILE_CHECK fowner=%d\n", owner)
+	given := os.WriteFile("/sys/kernel/security/ima/policy", []byte(policy), 0) // once, for as long as the kernel runs
+	if err := errors.Join(put(path, program(fixed, goodMark)), os.Chown(path, owner, owner)); err != nil {
+		return err
+	}
+	unix.Sync()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	evil := program(fixed, w.marker)
+	m, err := unix.Mmap(int(f.Fd()), 0, len(evil), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	m[len(evil)-1] = 0 // as it is
+	if _, err := os.ReadFile(path); err != nil {
+		return err
+	}
+	copy(m, evil)
+	if err := unix.Munmap(m); err != nil {
+		return err
+	}
+	list, err := os.ReadFile("/sys/kernel/security/ima/ascii_runtime_measurements")
+	if !strings.Contains(string(list), path) {
+		return fmt.Errorf("it was not measured: %v, %v", given, err)
+	}
+	return w.run(path)
 }
 
 func (w *World) overlay() (string, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -206,6 +207,32 @@ var kernelCases = []Case{
 			return "this kernel has none: " + err.Error()
 		}
 		return ""
+	}},
+	{ID: "B19", Name: "ports of the machine's devices (iopl)", Refusals: anyNumber, Attempt: func(w *World) error {
+		runtime.LockOSThread() // which alone may use them then
+		defer runtime.UnlockOSThread()
+		if _, _, errno := unix.Syscall(unix.SYS_IOPL, 3, 0, 0); errno != 0 {
+			return errno
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_IOPL, 0, 0, 0); errno != 0 {
+			return errno
+		}
+		return w.mark(nil)
+	}},
+	{ID: "B19", Name: "configuration of a device (PCI)", Refusals: anyNumber, Attempt: func(w *World) error {
+		devices, err := filepath.Glob("/sys/bus/pci/devices/*/config")
+		if err != nil || len(devices) == 0 {
+			return fmt.Errorf("there is no device: %v", err)
+		}
+		f, err := os.OpenFile(devices[0], os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		line := make([]byte, 1) // of its interrupt, which means nothing to the device
+		if _, err = f.ReadAt(line, 0x3c); err == nil {
+			_, err = f.WriteAt(line, 0x3c)
+		}
+		return w.mark(errors.Join(err, f.Close()))
 	}},
 	{ID: "B19", Name: "BPF program that writes to the memory of processes", Silent: true, Refusals: anyNumber, Attempt: func(w *World) error {
 		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "GPL", Instructions: asm.Instructions{

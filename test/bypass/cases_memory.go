@@ -75,6 +75,45 @@ var (
 	})
 )
 
+// implied makes this process one whose reading implies executing (personality(2)).
+func implied() error {
+	runtime.LockOSThread()
+	if _, _, errno := unix.Syscall(unix.SYS_PERSONALITY, 0x0400000 /* READ_IMPLIES_EXEC */, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// The ioctls of userfaultfd(2) with their structures.
+const (
+	uffdAPI      = 0xc018aa3f
+	uffdRegister = 0xc020aa00
+	uffdCopy     = 0xc028aa03
+)
+
+// filled has the page at m, which was not read yet, filled by userfaultfd(2).
+func filled(m, page []byte) error {
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	at := uint64(uintptr(unsafe.Pointer(&m[0])))
+	if err := ioctl(fd, uffdAPI, []uint64{0xaa, 0, 0}); err != nil {
+		return err
+	}
+	if err := ioctl(fd, uffdRegister, []uint64{at, 4096, 1 /* missing */, 0}); err != nil {
+		return err
+	}
+	return ioctl(fd, uffdCopy, []uint64{at, uint64(uintptr(unsafe.Pointer(&page[0]))), 4096, 0, 0})
+}
+
+func ioctl(fd, request uintptr, arg []uint64) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, request, uintptr(unsafe.Pointer(&arg[0]))); errno != 0 {
+		return fmt.Errorf("ioctl %x: %w", request, errno)
+	}
+	return nil
+}
+
 var memoryCases = []Case{
 	{ID: "B06", Name: "System V shared memory", Attempt: child("sysv", func(marker, _ string) error {
 		id, err := unix.SysvShmGet(unix.IPC_PRIVATE, 4096, 0o700|unix.IPC_CREAT)
@@ -125,15 +164,36 @@ var memoryCases = []Case{
 		if err != nil {
 			return err
 		}
-		runtime.LockOSThread()
-		if _, _, errno := unix.Syscall(unix.SYS_PERSONALITY, 0x0400000 /* READ_IMPLIES_EXEC */, 0, 0); errno != 0 {
-			return errno
+		if err := implied(); err != nil {
+			return err
 		}
 		m, err := mapped(p, unix.PROT_READ, unix.MAP_PRIVATE)
 		if err == nil {
 			jump(m, codeAt)
 		}
 		return err
+	})},
+	{ID: "B07", Name: "file mapped, and mapped anew where reading implies executing (remap_file_pages)", Attempt: child("remap", func(marker, dir string) error {
+		p, err := evilFile(marker, dir)
+		if err != nil {
+			return err
+		}
+		f, err := os.OpenFile(p, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		m, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_SHARED)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		if err := implied(); err != nil {
+			return err
+		}
+		if _, _, errno := unix.Syscall6(unix.SYS_REMAP_FILE_PAGES, uintptr(unsafe.Pointer(&m[0])), 4096, 0, 0, 0, 0); errno != 0 {
+			return errno
+		}
+		jump(m, codeAt)
+		return nil
 	})},
 	{ID: "B07", Name: "trusted library, changed in memory, made code", Attempt: dirtyPages},
 	{ID: "B07", Name: "memory file, written through one mapping, run through another", Attempt: child("dual", func(marker, _ string) error {
@@ -162,6 +222,45 @@ var memoryCases = []Case{
 	{ID: "B07", Name: "anonymous memory, writable and code", Attempt: writableCode},
 	{ID: "B07", Name: "anonymous memory, written, made code (--anonymous-code deny)", Strict: true, Attempt: writtenThenCode},
 	{ID: "B07", Name: "anonymous memory, writable and code (--anonymous-code deny)", Strict: true, Attempt: writableCode},
+	{ID: "B07", Name: "heap grown where reading implies executing (--anonymous-code deny)", Strict: true, Attempt: child("brk", func(marker, _ string) error {
+		if err := implied(); err != nil {
+			return err
+		}
+		end, _, _ := unix.Syscall(unix.SYS_BRK, 0, 0, 0)
+		end = (end + 4095) &^ 4095
+		if got, _, _ := unix.Syscall(unix.SYS_BRK, end+4096, 0, 0); got != end+4096 {
+			return unix.EPERM // brk(2) tells only that it did not
+		}
+		m := unsafe.Slice(*(**byte)(unsafe.Pointer(&end)), 4096)
+		copy(m, code(marker))
+		jump(m, 0)
+		return nil
+	})},
+	{ID: "B07", Name: "trusted library, mapped as code, made writable (--anonymous-code deny)", Strict: true, Attempt: child("rx-rwx", func(marker, _ string) error {
+		m, err := mapped(libx, rx, unix.MAP_PRIVATE)
+		if err != nil {
+			return fmt.Errorf("map: %s", err)
+		}
+		if err := unix.Mprotect(m, rwx); err != nil {
+			return err
+		}
+		copy(m, code(marker))
+		jump(m, 0)
+		return nil
+	})},
+	{ID: "B07", Name: "trusted program, mapped as code, filled by userfaultfd (--anonymous-code deny)", Strict: true, Attempt: child("uffd", func(marker, _ string) error {
+		m, err := mapped(good, rx, unix.MAP_PRIVATE)
+		if err != nil {
+			return fmt.Errorf("map: %s", err)
+		}
+		page := make([]byte, 4096)
+		copy(page, code(marker))
+		if err := filled(m, page); err != nil {
+			return err
+		}
+		jump(m, 0)
+		return nil
+	})},
 
 	{ID: "B18", Name: "ptrace, POKETEXT into a trusted process", Attempt: injected(func(pid int, code []byte) error {
 		runtime.LockOSThread()

@@ -167,7 +167,11 @@ func (e *Enforcer) grounded() error {
 		if err != nil {
 			return fmt.Errorf("ask what %s lies on: %w", path, err)
 		}
-		if why != 0 {
+		switch why {
+		case 0:
+		case measured:
+			return cordon.Errorf(cordon.Unavailable, "", "nothing was restricted, because %s could not run any more: the kernel's integrity measurement (IMA) has measured it, and tells of such files what they were. Start the agent with --enforcer fanotify, or boot without that IMA policy", path)
+		default:
 			return cordon.Errorf(cordon.Unavailable, "", "nothing was restricted, because %s could not run any more: it lies on a file system that may show something else the next time (a network, FUSE, a loop device, an overlay over an overlay)", path)
 		}
 	}

@@ -75,6 +75,9 @@ const (
 
 var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 6: "read by an interpreter", 7: "memory of a process", 8: "opened for writing"}
 
+// measured is MEASURED of bpf/cordon.bpf.c.
+const measured = 15
+
 var reasons = map[uint8]string{
 	1:  "it is not in the trust set",
 	2:  "it is open for writing",
@@ -90,6 +93,7 @@ var reasons = map[uint8]string{
 	12: "it was told to run code that is in no trusted file",
 	13: "nobody may change what a program has in memory",
 	14: "a file system with programs is on this disk",
+	15: "the kernel's integrity measurement (IMA) tells what it was, which need not be what it is",
 }
 
 // event is struct event.

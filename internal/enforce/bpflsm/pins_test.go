@@ -362,6 +362,8 @@ func attackPins(t *testing.T, maps []ebpf.MapID) {
 	attr := [16]uint64{28} // BPF_PROG_TYPE_EXT
 	_, _, errno := unix.Syscall(unix.SYS_BPF, 5, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	mustFail(t, "load a program that replaces another's code", errno, unix.EPERM)
+	mustFail(t, "switch function tracing off", os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("0"), 0), unix.EBUSY)
+	mustFail(t, "change what the kernel measures", os.WriteFile("/sys/kernel/security/ima/policy", []byte("measure func=FILE_CHECK fowner=4242\n"), 0), unix.EPERM)
 	mustFail(t, "write to the agent's state", os.WriteFile(homeDir+"/state", []byte("free"), 0), unix.EPERM)
 	mustFail(t, "truncate the agent's state", os.Truncate(homeDir+"/state", 0), unix.EPERM)
 	mustFail(t, "remove the agent's state", os.Remove(homeDir+"/state"), unix.EPERM)

@@ -28,6 +28,11 @@ func (e *Enforcer) prove(g *enforce.Guardian) enforce.Finding {
 		// called was seen when it was asked for names (see ask).
 		return enforce.Finding{Answer: cordon.Yes, Reason: "the kernel calls the programs; an earlier agent's are in force"}
 	}
+	if why, err := e.askGround("/proc/self/exe"); err != nil {
+		return unknown(err)
+	} else if why == measured {
+		return enforce.Finding{Answer: cordon.No, Reason: "BPF LSM cannot be used: the kernel's integrity measurement (IMA) measures programs here, and tells of what it has measured what it was"}
+	}
 	dir, err := privateDir()
 	if err != nil {
 		return unknown(err)

@@ -37,7 +37,7 @@ enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, INTERPRET, MEMORY, DISK };
 enum reason {
 	NOT_TRUSTED = 1, /* the only verdict on a content; all others say that it cannot be known */
 	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY, INLINE_CODE,
-	MEDDLES, BENEATH,
+	MEDDLES, BENEATH, MEASURED,
 };
 
 struct event {
@@ -255,7 +255,7 @@ struct verdict { u64 word; u8 digest[32]; u32 hashed; };
 INLINE struct event *begin(u64 w, u32 hook, u32 reason, struct verdict *v)
 {
 	count(MODE(w) == ENFORCE ? REFUSED : WOULD);
-	if (reason != NOT_TRUSTED && reason != ANONYMOUS && reason < MEDDLES)
+	if (reason != NOT_TRUSTED && reason != ANONYMOUS && (reason < MEDDLES || reason == MEASURED))
 		count(UNKNOWN);
 	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
@@ -561,14 +561,40 @@ int conjured(u64 *ctx)
 	return DECIDED(no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0);
 }
 
+/* A page that was not read yet can be filled by whoever handles faults (userfaultfd(2)), also one of code. */
+SEC("lsm/inode_init_security_anon")
+int filled(u64 *ctx)
+{
+	struct qstr *q = (void *)ctx[1];
+	u64 kind = 0, w = setting(WORD);
+	bpf_probe_read_kernel(&kind, sizeof(kind), READ(q, name));
+	return DECIDED(kind == CHARS8('[', 'u', 's', 'e', 'r', 'f', 'a', 'u') && no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0);
+}
+
+/* A process for which all that is readable is code gets such a heap too, and nobody is asked about it (brk(2)). */
+SEC("lsm/mmap_addr")
+int placed(u64 *ctx)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	if (!(t->personality & READ_IMPLIES_EXEC))
+		return 0;
+	u64 w = setting(WORD);
+	return DECIDED(no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0);
+}
+
 /* Not sleepable: only what is known already may become executable. */
 SEC("lsm/file_mprotect")
 int protect(u64 *ctx)
 {
 	struct vm_area_struct *vma = (void *)ctx[0];
 	u64 prot = ctx[2], w = setting(WORD);
-	if (!(prot & PROT_EXEC) || vma->vm_flags & VM_EXEC || MODE(w) == OFF)
+	if (!(prot & PROT_EXEC) || MODE(w) == OFF)
 		return 0;
+	if (vma->vm_flags & VM_EXEC) { /* it is code, and stays what it was unless it can be written to from now on */
+		if (prot & PROT_WRITE && !(vma->vm_flags & VM_WRITE) && no_anonymous(w))
+			return nameless(w, PROTECT, ANONYMOUS, NULL);
+		return 0;
+	}
 	struct file *f = vma->vm_file;
 	if (!f) {
 		if (no_anonymous(w))
@@ -668,9 +694,9 @@ int opened(u64 *ctx)
 			return raw(i, d);
 		if ((i->i_mode & S_IFMT) != S_IFREG)
 			return 0;
-		if (is_memory(i, d))
-			return meddles(bpf_get_current_task_btf());
-		if ((at_home(parent) || stops_agent(i, d, parent)) && keep_out())
+		if (i->i_sb->s_magic == PROC)
+			return in_proc(d);
+		if ((at_home(parent) || stops_agent(i, d, parent) || measures(i, d, parent)) && keep_out())
 			return -EPERM;
 		return touched(i);
 	}

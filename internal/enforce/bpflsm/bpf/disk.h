@@ -82,12 +82,16 @@ INLINE u32 served(struct super_block *sb)
 
 /*
  * ground says why nothing that lies where i does can be relied on, 0 if it can.
+ * Of what the kernel's integrity measurement (IMA) has measured, it tells the
+ * digest of then, and can be kept from noticing a change.
  * With fs-verity every page that is read is checked against a hash that is with
  * the inode in memory, as our verdict is: then the device may do what it likes.
  */
 INLINE u32 ground(struct inode *i)
 {
 	struct inode *r = i;
+	if (i->i_flags & S_IMA)
+		return MEASURED;
 	if (i->i_sb->s_magic == OVERLAY)
 		r = beneath(i);
 	if (!r)

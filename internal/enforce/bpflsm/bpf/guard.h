@@ -84,6 +84,19 @@ INLINE bool is_pin(struct dentry *d)
 	return 0;
 }
 
+#define SECURITYFS 0x73636673
+
+/* measures: where the kernel is told what to measure (IMA), which it would not trust any more, see ground. */
+INLINE bool measures(struct inode *i, struct dentry *d, struct dentry *parent)
+{
+	char name[8] = {}, dir[4] = {};
+	if (i->i_sb->s_magic != SECURITYFS)
+		return 0;
+	bpf_probe_read_kernel_str(name, sizeof(name), READ(d, d_name.name));
+	bpf_probe_read_kernel_str(dir, sizeof(dir), READ(parent, d_name.name));
+	return *(u64 *)name == CHARS8('p', 'o', 'l', 'i', 'c', 'y', 0, 0) && *(u32 *)dir == CHARS('i', 'm', 'a', 0);
+}
+
 #define CGROUP2 0x63677270
 
 /* stops_agent: a file that freezes or kills the agent's cgroup, or starves it. */

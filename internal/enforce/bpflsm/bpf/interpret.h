@@ -30,7 +30,7 @@ INLINE void learn(struct file *f)
 	struct inode *i = f->f_inode;
 	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
 	struct script s = {};
-	if (stable(i) || i->i_sb->s_magic == OVERLAY)
+	if (stable(i) || i->i_sb->s_magic == OVERLAY || i->i_flags & S_IMA)
 		return;
 	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
 	if (!fact)

@@ -57,6 +57,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define BPF_STORAGE_CREATE 1
 
 #define EPERM 1
+#define EBUSY 16
 #define ENOMEM 12
 #define ETXTBSY 26
 
@@ -67,12 +68,15 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define PROT_WRITE 2
 #define MAP_PRIVATE 2
 #define MAP_ANONYMOUS 32
+#define VM_WRITE 2
 #define VM_EXEC 4
 #define VM_SHARED 8
 #define FMODE_READ 1
 #define FMODE_WRITE 2
 #define SIGKILL 9
 #define PTRACE_MODE_ATTACH 2
+#define READ_IMPLIES_EXEC 0x0400000
+#define S_IMA (1 << 10)
 #define S_VERITY (1 << 16)
 #define SB_KERNMOUNT (1 << 22)
 #define F_SEAL_WRITE 8
@@ -112,7 +116,7 @@ struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; struct ano
 struct mm_struct { struct file *exe_file; };
 struct fdtable { struct file **fd; };
 struct files_struct { struct fdtable *fdt; };
-struct task_struct { struct task_struct *group_leader; struct mm_struct *mm; int pid, tgid; u32 flags, ptrace; struct files_struct *files; void *bpf_storage; };
+struct task_struct { struct task_struct *group_leader; struct mm_struct *mm; int pid, tgid; u32 flags, ptrace, personality; struct files_struct *files; void *bpf_storage; };
 struct task_struct___audit { u32 sessionid; }; /* CONFIG_AUDIT */
 struct pt_regs___x86 { unsigned long dx, si, orig_ax, cs; };
 struct user_pt_regs { u64 regs[31]; };
@@ -138,10 +142,12 @@ enum kernel_read_file_id { READING_MODULE = 2, READING_KEXEC_IMAGE = 3, READING_
 enum kernel_read_file_id___new { READING_MODULE_COMPRESSED = 3 }; /* 6.14 */
 enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE = 3, LOADING_KEXEC_INITRAMFS = 4 };
 
-enum lockdown_reason { LOCKDOWN_DEV_MEM = 2, LOCKDOWN_MSR = 8, LOCKDOWN_ACPI_TABLES = 9, LOCKDOWN_BPF_WRITE_USER = 16 };
+enum lockdown_reason { LOCKDOWN_DEV_MEM = 2, LOCKDOWN_PCI_ACCESS = 6, LOCKDOWN_IOPORT = 7, LOCKDOWN_MSR = 8, LOCKDOWN_ACPI_TABLES = 9, LOCKDOWN_BPF_WRITE_USER = 16 };
 
 /* CHARS is the first four characters of a name, as a little-endian number. */
 #define CHARS(a, b, c, d) ((a) | (b) << 8 | (c) << 16 | (d) << 24)
+
+#define CHARS8(a, b, c, d, e, f, g, h) ((u64)CHARS(a, b, c, d) | (u64)CHARS(e, f, g, h) << 32)
 
 #define EXISTS(type, field) __builtin_preserve_field_info(((type *)0)->field, 2)
 #define OFFSET(type, field) __builtin_preserve_field_info(((type *)0)->field, 0)

@@ -42,19 +42,30 @@ int traceme(u64 *ctx) { return meddles(bpf_get_current_task_btf()); }
 #define PROC 0x9fa0
 
 /*
- * is_memory: /proc/PID/mem. The kernel asks nobody about a process's own, and
- * writes there through any protection: a shell could have it filled by others.
+ * in_proc decides about who opens a file of proc for writing.
+ *
+ * /proc/PID/mem: the kernel asks nobody about a process's own, and writes there
+ * through any protection: a shell could have it filled by others.
+ *
+ * kernel.ftrace_enabled: 0 would have the kernel call none of these programs any
+ * more, without a word. Nobody opens it for writing as long as they are loaded:
+ * who has it open before a restriction could write later. (The kernel itself
+ * answers EBUSY while something is patched by the same means.)
  */
-INLINE bool is_memory(struct inode *i, struct dentry *d)
+INLINE int in_proc(struct dentry *d)
 {
-	if (i->i_sb->s_magic != PROC)
-		return 0;
-	char name[5] = {};
+	char name[16] = {};
 	bpf_probe_read_kernel_str(name, sizeof(name), READ(d, d_name.name));
-	return name[0] == 'm' && name[1] == 'e' && name[2] == 'm' && !name[3];
+	if (name[0] == 'm' && name[1] == 'e' && name[2] == 'm' && !name[3])
+		return meddles(bpf_get_current_task_btf());
+	u64 *first = (u64 *)name, *last = (u64 *)(name + 8);
+	if (*first != CHARS8('f', 't', 'r', 'a', 'c', 'e', '_', 'e') || *last != CHARS8('n', 'a', 'b', 'l', 'e', 'd', 0, 0))
+		return 0;
+	count(GUARDED);
+	return -EBUSY;
 }
 
-/* What root may do to the kernel's memory, or have a BPF program do to that of others. */
+/* What root may do to the kernel's memory, also by way of devices, or have a BPF program do to that of others. */
 SEC("lsm/locked_down")
 int locked(u64 *ctx)
 {
@@ -63,7 +74,8 @@ int locked(u64 *ctx)
 	if (MODE(w) == OFF || setting(SCOPE))
 		return 0;
 	if (what != ENUM(enum lockdown_reason, LOCKDOWN_DEV_MEM) && what != ENUM(enum lockdown_reason, LOCKDOWN_BPF_WRITE_USER) &&
-	    what != ENUM(enum lockdown_reason, LOCKDOWN_ACPI_TABLES) && what != ENUM(enum lockdown_reason, LOCKDOWN_MSR))
+	    what != ENUM(enum lockdown_reason, LOCKDOWN_ACPI_TABLES) && what != ENUM(enum lockdown_reason, LOCKDOWN_MSR) &&
+	    what != ENUM(enum lockdown_reason, LOCKDOWN_IOPORT) && what != ENUM(enum lockdown_reason, LOCKDOWN_PCI_ACCESS))
 		return 0;
 	count(JUDGED);
 	return nameless(w, MEMORY, MEDDLES, NULL);
