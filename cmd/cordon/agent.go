@@ -219,6 +219,8 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	default:
 	}
 	err = errors.Join(err, enforcer.Close())
+	p.Rest(ctx)
+	err = errors.Join(err, ledger.Flush())
 	if guardian != nil {
 		err = errors.Join(err, guardian.Close())
 	}

@@ -35,10 +35,11 @@ type Enforcer interface {
 	// was in force before still is. Mode enforce with an empty set is an error. In
 	// mode off a set is what is likely to be enforced next, to be prepared for.
 	Apply(mode cordon.Mode, set *cordon.TrustSet) error
-	// Stats returns exact counts since the enforcer was opened.
+	// Stats returns exact counts since the enforcer was opened, and until it was closed.
 	Stats() Stats
 	// Refusals returns samples of what was refused, or would have been in mode
-	// audit. Samples are dropped when nobody takes them; [Stats] counts all.
+	// audit. Samples are dropped when nobody takes them; [Stats] counts all. What
+	// there is to tell when the enforcer is closed can still be taken.
 	Refusals() <-chan Refusal
 	// Beat returns a number that grows at least once a second while the enforcer
 	// is able to answer.

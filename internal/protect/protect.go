@@ -433,10 +433,9 @@ func (p *Protection) recheck(ctx context.Context) {
 // maxLogged is how many refused files a minute the log names; Seen is told all.
 const maxLogged = 60
 
-// tell passes on samples of what was refused, and logs files that are new. Paths
-// are chosen by whoever made the files; slog quotes them.
+// tell passes on samples of what was refused until ctx ends.
 func (p *Protection) tell(ctx context.Context) {
-	logged, since := 0, time.Time{}
+	pass := p.passOn()
 	for {
 		select {
 		case <-ctx.Done():
@@ -445,16 +444,41 @@ func (p *Protection) tell(ctx context.Context) {
 			if !ok {
 				return
 			}
-			r.Count = max(r.Count, 1)
-			if p.cfg.Seen != nil && !p.cfg.Seen(r) {
-				continue
+			pass(ctx, r)
+		}
+	}
+}
+
+// Rest passes on the samples that nobody has taken when the enforcer was closed.
+// It is called after that, and after Run has returned.
+func (p *Protection) Rest(ctx context.Context) {
+	pass := p.passOn()
+	for {
+		select {
+		case r, ok := <-p.cfg.Enforcer.Refusals():
+			if !ok {
+				return
 			}
-			if time.Since(since) > time.Minute {
-				logged, since = 0, time.Now()
-			}
-			if logged++; logged > maxLogged {
-				continue
-			}
+			pass(ctx, r)
+		default: // it never had any
+			return
+		}
+	}
+}
+
+// passOn returns what tells of a sample, and logs files that are new. Paths are
+// chosen by whoever made the files; slog quotes them.
+func (p *Protection) passOn() func(context.Context, enforce.Refusal) {
+	logged, since := 0, time.Time{}
+	return func(ctx context.Context, r enforce.Refusal) {
+		r.Count = max(r.Count, 1)
+		if p.cfg.Seen != nil && !p.cfg.Seen(r) {
+			return
+		}
+		if time.Since(since) > time.Minute {
+			logged, since = 0, time.Now()
+		}
+		if logged++; logged <= maxLogged {
 			p.cfg.Log.WarnContext(ctx, "program refused", "path", r.Path, "pid", r.PID, "mode", r.Mode, "reason", r.Reason)
 		}
 	}

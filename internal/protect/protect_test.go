@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,11 @@ type kernel struct {
 	mode   cordon.Mode
 	set    *cordon.TrustSet
 	refuse error // what Apply fails with
+
+	samples chan enforce.Refusal
 }
+
+func (k *kernel) Refusals() <-chan enforce.Refusal { return k.samples }
 
 func (k *kernel) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 	k.mu.Lock()
@@ -295,6 +300,30 @@ func TestSurvivalCheckIsFresh(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// What was refused just before a stop is told all the same.
+func TestRest(t *testing.T) {
+	r := newRig(set("a"))
+	r.kernel.samples = make(chan enforce.Refusal, 3)
+	var seen []uint64
+	r.cfg.Seen = func(s enforce.Refusal) bool {
+		seen = append(seen, s.Count)
+		return true
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r.kernel.samples <- enforce.Refusal{Path: "/evil", Count: 4}
+	r.kernel.samples <- enforce.Refusal{Path: "/evil"}
+	r.Rest(ctx) // it may have closed its channel, or not
+	close(r.kernel.samples)
+	r.Rest(ctx)
+	if !slices.Equal(seen, []uint64{4, 1}) {
+		t.Errorf("told of %v executions, want 4 and 1", seen)
+	}
 }
 
 func TestNothingToEnforceWith(t *testing.T) {

@@ -158,13 +158,15 @@ func (l *Ledger) Replace(kind cordon.FindingKind, files []cordon.Finding, total 
 // Findings returns what there is to tell, as it was last stored. It never waits.
 func (l *Ledger) Findings() []cordon.Findings { return *l.public.Load() }
 
-// Run stores and publishes what is new until ctx ends, and a last time then.
+// Run stores and publishes what is new until ctx ends. What comes last is for
+// [Ledger.Flush], once nobody can be refused any more.
 func (l *Ledger) Run(ctx context.Context) {
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for {
 		select {
 		case <-ctx.Done():
+			return
 		case <-tick.C:
 		}
 		if err := l.Flush(); err != nil {

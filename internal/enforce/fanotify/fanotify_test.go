@@ -408,6 +408,9 @@ func TestOverloadIsRefused(t *testing.T) {
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
 		}
+		if told, ok := <-e.Refusals(); !ok || told.Path != good || told.Count != 1 {
+			t.Errorf("what was refused last: %+v", told)
+		}
 		r.runs(good)
 	})
 }
