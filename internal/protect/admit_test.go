@@ -15,14 +15,20 @@ type desk struct {
 	restricted bool
 	entries    []cordon.TrustEntry
 	refuse     error
+	full       error       // what Restrict fails with
+	kernel     *kernel     // that is switched
+	inForce    cordon.Mode // when Restrict was called last
 }
 
-func (d *desk) Restrict(on bool) (bool, error) {
-	was := d.restricted
+func (d *desk) Restrict(on bool) error {
+	d.inForce = d.kernel.Mode()
+	if d.full != nil {
+		return d.full
+	}
 	if d.restricted = on; !on {
 		d.entries = nil
 	}
-	return was, nil
+	return nil
 }
 
 func (d *desk) Admit(_ context.Context, paths []string) error {
@@ -39,8 +45,8 @@ func (d *desk) Entries() []cordon.TrustEntry { return d.entries }
 
 func TestAdmit(t *testing.T) {
 	ctx := t.Context()
-	d := &desk{}
 	r := newRig(set("a"))
+	d := &desk{kernel: r.kernel}
 	r.cfg.Admission = d
 	r.cfg.Log = slog.New(slog.DiscardHandler)
 	runs := func(name string) bool { return r.kernel.set.Contains(sha256.Sum256([]byte(name))) }
@@ -48,8 +54,16 @@ func TestAdmit(t *testing.T) {
 	if err := r.Admit(ctx, []string{"early"}); err != nil || len(d.entries) > 0 {
 		t.Errorf("on an unrestricted machine: %v, %v", d.entries, err)
 	}
+	d.full = errors.New("the disk is full")
+	if err := r.Switch(ctx, cordon.ModeEnforce); err == nil || r.kernel.Mode() != cordon.ModeOff || r.Observe().Restricted() {
+		t.Errorf("what packages may bring could not be noted, and the machine is in mode %s: %v", r.kernel.Mode(), err)
+	}
+	d.full = nil
 	if err := r.Switch(ctx, cordon.ModeEnforce); err != nil || !d.restricted {
 		t.Fatal(d.restricted, err)
+	}
+	if d.inForce != cordon.ModeEnforce {
+		t.Error("the restriction waited for the disk")
 	}
 	if err := r.Admit(ctx, []string{"x"}); err != nil || !runs("x") || !runs("a") || !runs("canary") {
 		t.Errorf("admitted x: %v", err)

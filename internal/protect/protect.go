@@ -64,9 +64,9 @@ type Config struct {
 // Admission remembers over restarts what may run beside the trust set, because
 // an archive brought it that the machine has reason to trust.
 type Admission interface {
-	// Restrict says whether the machine is restricted from now on, and returns
-	// whether it was so before.
-	Restrict(on bool) (was bool, err error)
+	// Restrict says whether the machine is restricted from now on. If it returns an
+	// error, it is noted as it was.
+	Restrict(on bool) error
 	// Admit verifies the archives at paths, all or none. It does nothing while the
 	// machine is not restricted.
 	Admit(ctx context.Context, paths []string) error
@@ -210,16 +210,14 @@ func (p *Protection) Switch(ctx context.Context, mode cordon.Mode) error {
 			return err
 		}
 	}
-	restricted, err := p.restrict(mode == cordon.ModeEnforce)
+	// In force first: what is noted of packages waits for the disk, and meanwhile
+	// none is admitted. After a crash in between the next start notes it.
+	err := p.put(mode, p.set)
 	if err == nil {
-		err = p.put(mode, p.set)
+		err = p.restrict(mode == cordon.ModeEnforce)
 	}
 	if err != nil {
-		undo := p.put(before, p.set)
-		if _, e := p.restrict(restricted); e != nil {
-			undo = errors.Join(undo, e)
-		}
-		if undo != nil {
+		if undo := p.put(before, p.set); undo != nil {
 			err = errors.Join(err, fmt.Errorf("and going back to mode %s failed: %w", before, undo))
 			p.note(func(o *cordon.Observed) { o.InForce, o.Problem = false, err.Error() })
 		}
@@ -255,9 +253,9 @@ func (p *Protection) Set() *cordon.TrustSet {
 }
 
 // restrict tells the admission. It is called with mu held.
-func (p *Protection) restrict(on bool) (was bool, err error) {
+func (p *Protection) restrict(on bool) error {
 	if p.cfg.Admission == nil {
-		return false, nil
+		return nil
 	}
 	return p.cfg.Admission.Restrict(on)
 }

@@ -61,28 +61,28 @@ func OpenLedger(root, file, rulesFile string, log *slog.Logger) *Ledger {
 	return l
 }
 
-// Restrict says that the machine is restricted from now on, or no longer, and
-// returns whether it was before. When it begins, the keys are noted that may vouch
-// for archives meanwhile. It changes nothing if it is so already.
-func (l *Ledger) Restrict(on bool) (was bool, err error) {
+// Restrict says that the machine is restricted from now on, or no longer. When it
+// begins, the keys are noted that may vouch for archives meanwhile. It changes
+// nothing if it is so already, or if it fails.
+func (l *Ledger) Restrict(on bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.st.restricted == on {
-		return on, nil
+		return nil
 	}
 	next := standing{restricted: on}
 	clear(l.done)
 	if on {
 		all, err := keyrings(l.root)
 		if err != nil {
-			return !on, err
+			return err
 		}
 		next.keyrings = map[cordon.Digest]bool{}
 		for _, k := range all {
 			next.keyrings[k.digest] = true
 		}
 	}
-	return !on, l.store(next)
+	return l.store(next)
 }
 
 // Admit verifies the archives at paths, and remembers what they bring. It
