@@ -97,6 +97,10 @@ func (l *lab) await(ctx context.Context, log, what string, done func() bool) {
 	}
 }
 
+// asUnit is the nice value that weighs as much as the packaged units do: ten
+// times the usual (CPUWeight=, systemd.resource-control(5)).
+const asUnit = -10
+
 // server starts a server on the lab's one data directory. A second one, after
 // the first was stopped, has the same address.
 func (l *lab) server(ctx context.Context) {
@@ -108,6 +112,7 @@ func (l *lab) server(ctx context.Context) {
 	config, data := filepath.Join(l.disk, "server.toml"), filepath.Join(l.disk, "server")
 	check(os.WriteFile(config, fmt.Appendf(nil, "listen = %q\nmetrics_listen = \"off\"\n"+noLimits, l.address), 0o600))
 	l.running = l.start("server", l.cordon, "server", "--data-dir", data, "--config", config)
+	check(weigh(l.running.Process.Pid, asUnit))
 	l.await(ctx, "server", "the server is ready", func() bool {
 		text, err := os.ReadFile(filepath.Join(data, bootstrap.FileName))
 		if err != nil || json.Unmarshal(text, &l.boot) != nil {
@@ -142,6 +147,7 @@ func (l *lab) agent(ctx context.Context, name, mount, rules string) *endpoint {
 	e := &endpoint{process: l.start(name, l.cordon, "agent", "--server", l.boot.URL, "--ca-file", l.boot.CAFile, "--enrollment-token", l.boot.EnrollmentToken,
 		"--data-dir", dir, "--scope", "mount:"+mount, "--enforcer", "fanotify", "--rules", file,
 		"--notices", "off")} // they are not for who is logged in here
+	check(weigh(e.Process.Pid, asUnit))
 	local := agent.DialLocal(dir)
 	l.await(ctx, name, "the agent is ready", func() bool {
 		s, err := local.Status(ctx)
