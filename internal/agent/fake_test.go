@@ -25,6 +25,7 @@ type kernel struct {
 	switched []switched
 	trusted  []cordon.TrustEntry
 	fail     map[cordon.Mode]error
+	lost     string        // why what was switched to is not in force any more
 	hold     chan struct{} // if set, Switch waits until it is closed, or its context ends
 	bell     lab.Bell      // rings whenever Switch is called or returns
 	t        testing.TB
@@ -70,7 +71,7 @@ func (k *kernel) Trust(_ context.Context, entries []cordon.TrustEntry) error {
 func (k *kernel) Observe() cordon.Observed {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return cordon.Observed{Mode: k.mode, InForce: k.mode == cordon.ModeEnforce, Enforcer: "fake", Scope: "host", Trusted: 3}
+	return cordon.Observed{Mode: k.mode, InForce: k.mode == cordon.ModeEnforce && k.lost == "", Problem: k.lost, Enforcer: "fake", Scope: "host", Trusted: 3}
 }
 
 func (k *kernel) calls() []switched {
@@ -89,6 +90,13 @@ func (k *kernel) failOn(mode cordon.Mode, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.fail = map[cordon.Mode]error{mode: err}
+}
+
+// lose has the mode that was switched to not be in force any more.
+func (k *kernel) lose(why string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.lost = why
 }
 
 // holdNext makes Switch wait from now on, until the result is called.

@@ -410,6 +410,9 @@ func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
 			err = a.tell(ctx, ws, a.ask())
 		case <-tell.C:
 			err = a.tellFindings(func(m wire.FromAgent) error { return a.tell(ctx, ws, m) })
+			if err == nil && a.holdsElse() {
+				err = a.tell(ctx, ws, a.ask())
+			}
 		case <-a.awake:
 			err = a.tell(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: a.outbox()})
 		}
@@ -490,9 +493,18 @@ func (a *Agent) hello() (wire.FromAgent, error) {
 func (a *Agent) ask() wire.FromAgent {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asked = question{nonce: rand.Text(), at: a.cfg.Now(), boot: a.cfg.Boot()}
 	o := a.observe()
+	a.asked = question{nonce: rand.Text(), at: a.cfg.Now(), boot: a.cfg.Boot(), inForce: o.InForce, problem: o.Problem}
 	return wire.FromAgent{Capability: wire.Capability, Nonce: a.asked.nonce, Observed: &o, Reports: a.st.reports()}
+}
+
+// holdsElse reports whether what was said last of the machine's restriction is not
+// true any more.
+func (a *Agent) holdsElse() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := a.observe()
+	return o.InForce != a.asked.inForce || o.Problem != a.asked.problem
 }
 
 // tellFindings says what the server has not taken in yet of files that are not
@@ -552,9 +564,11 @@ func (a *Agent) hear(ctx context.Context, m wire.FromServer) {
 
 // question is what a server's word on the time has to answer.
 type question struct {
-	nonce string
-	at    time.Time // by this machine's clock
-	boot  cordon.BootTime
+	nonce   string
+	at      time.Time // by this machine's clock
+	boot    cordon.BootTime
+	inForce bool   // as was said with it
+	problem string // the same
 }
 
 // clock is the server's word on the time. It holds from when it was asked for,

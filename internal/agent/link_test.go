@@ -477,6 +477,25 @@ func TestLostNudge(t *testing.T) {
 	})
 }
 
+// A restriction that is lost is told at once, not with the next question.
+func TestLostRestrictionIsTold(t *testing.T) {
+	inBubble(t, lab.Options{}, func(t *testing.T, _ *memnet.Network, server *lab.Server) {
+		o := connect(t, server)
+		o.enrolled()
+		o.does(cordon.RestrictCodeExecution)
+		time.Sleep(wire.SyncEvery + wire.SyncEvery/2) // until long after all that was to be said
+		o.kernel.lose("somebody let go")
+		began := time.Now()
+		server.Bell.Await(t, "the server knows", func() bool {
+			m, err := server.Store.Machine(t.Context(), o.id)
+			return err == nil && m.Observed.Problem == "somebody let go" && !m.Observed.InForce
+		})
+		if took := time.Since(began); took > 2*wire.TellEvery {
+			t.Errorf("told after %s", took)
+		}
+	})
+}
+
 // The store of the server fails now and then, before or after it has written.
 // Nothing is lost and nothing done twice.
 func TestServerFails(t *testing.T) {

@@ -79,7 +79,7 @@ func newFake() *fake {
 	f.add("broken-01.example.org", cordon.Observed{Generation: 1, Mode: cordon.ModeEnforce, Enforcer: "fanotify", Scope: "host", Problem: "the canary was not refused", At: epoch},
 		nil, mde.Failed)
 	f.add("offline-01.example.org", cordon.Observed{}, nil)
-	f.add("held-01.example.org", cordon.Observed{Generation: 2, Mode: cordon.ModeEnforce, InForce: true, Enforcer: "fanotify", Scope: "host", Trusted: 51000, Refused: 3, At: epoch},
+	f.add("held-01.example.org", cordon.Observed{Generation: 2, Mode: cordon.ModeEnforce, InForce: true, Enforcer: "fanotify", Scope: "host", Trusted: 51000, Refused: 3, At: epoch, Problem: "the restriction was not seen in force at noon"},
 		nil, mde.Succeeded)
 	evil := "evil\x1b[2J\u202e01"
 	f.add(evil, cordon.Observed{Mode: "odd\nmode", Enforcer: "\u009b31m", At: epoch}, &evil, mde.TimeOut)

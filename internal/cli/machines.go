@@ -130,8 +130,11 @@ func describeMachine(m mde.Machine, state mde.MachineState, now time.Time) [][]s
 	if o.Mode != "" {
 		rows = append(rows,
 			[]string{"Enforced by", or(&o.Enforcer, "-")},
-			[]string{"In force", inForce(o)},
-			[]string{"Scope", or(&o.Scope, "-")})
+			[]string{"In force", inForce(o)})
+		if o.Problem != "" && o.Restricted() { // else it is said above
+			rows = append(rows, []string{"Problem", o.Problem})
+		}
+		rows = append(rows, []string{"Scope", or(&o.Scope, "-")})
 		for i, limit := range o.Limits {
 			label := ""
 			if i == 0 {
