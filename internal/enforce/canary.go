@@ -111,6 +111,9 @@ func (t *Tester) Without(s Stats) Stats {
 	return s
 }
 
+// ErrRan is the answer of a test that saw a restriction not being in force.
+var ErrRan = errors.New("self-test: a program that is not trusted ran all the same")
+
 // Test returns nil if mode is seen to be in force, else an error whose text is
 // a sentence for people.
 func (t *Tester) Test(mode cordon.Mode) error {
@@ -155,7 +158,7 @@ func (t *Tester) Test(mode cordon.Mode) error {
 	case known != nil:
 		return fmt.Errorf("self-test: a trusted program was refused (%w)", known)
 	case mode == cordon.ModeEnforce && refused == nil:
-		return errors.New("self-test: a program that is not trusted ran all the same")
+		return ErrRan
 	case mode == cordon.ModeEnforce && !errors.Is(refused, unix.EPERM):
 		return fmt.Errorf("self-test: a program that is not trusted failed with another error than EPERM (%w)", refused)
 	case mode != cordon.ModeEnforce && refused != nil:

@@ -162,6 +162,7 @@ func (p *Protection) Run(ctx context.Context) error {
 	defer others.Wait()
 	others.Go(func() { p.tell(ctx) })
 	others.Go(func() { p.recheck(ctx) })
+	others.Go(func() { p.retest(ctx) })
 	return p.cfg.Follow(ctx, func(set *cordon.TrustSet, err error) { p.renew(ctx, set, err) })
 }
 
@@ -426,6 +427,48 @@ func (p *Protection) recheck(ctx context.Context) {
 		}
 		p.mu.Unlock()
 	}
+}
+
+// testEvery is how often a restriction is tested as long as it lasts.
+const testEvery = time.Minute
+
+// retest finds out when a restriction is not in force any more, whatever ended it,
+// and puts it in force again.
+func (p *Protection) retest(ctx context.Context) {
+	if p.cfg.Test == nil {
+		return
+	}
+	tick := time.NewTicker(testEvery)
+	defer tick.Stop()
+	for lost := false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p.mu.Lock()
+		o := p.observed.Load()
+		lost = o.Mode == cordon.ModeEnforce && (o.InForce || lost) && !p.holds(ctx)
+		p.mu.Unlock()
+	}
+}
+
+// holds tests what is in force, and puts it in force again if that fails. That it
+// did stays a problem until another order or trust set; a restriction is given up
+// as lost only if a program ran. It is called with mu held.
+func (p *Protection) holds(ctx context.Context) bool {
+	err := p.cfg.Test(cordon.ModeEnforce)
+	if err == nil {
+		p.note(func(o *cordon.Observed) { o.InForce = true })
+		return true
+	}
+	again := p.put(cordon.ModeEnforce, p.set)
+	p.cfg.Log.ErrorContext(ctx, "the restriction was not seen in force", "err", err, "again", again)
+	lost := again != nil && errors.Is(err, enforce.ErrRan)
+	p.note(func(o *cordon.Observed) {
+		o.InForce, o.Problem = !lost, "the restriction was not seen in force at "+time.Now().UTC().Format(time.RFC3339)+": "+err.Error()
+	})
+	return !lost
 }
 
 // maxLogged is how many refused files a minute the log names; Seen is told all.

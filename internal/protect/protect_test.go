@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -73,6 +74,13 @@ func (r *rig) lacks(files ...string) {
 	r.missing = files
 }
 
+// fails has every self-test in mode enforce from now on end with err.
+func (r *rig) fails(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.test = err
+}
+
 // checked counts the survival checks.
 func (r *rig) checked() int {
 	r.mu.Lock()
@@ -95,10 +103,15 @@ func newRigIn(mode cordon.Mode, last *cordon.TrustSet) *rig {
 	r.Protection = New(Config{
 		Enforcer: r.kernel,
 		Test: func(m cordon.Mode) error {
-			if m == cordon.ModeEnforce {
-				return r.test
+			switch {
+			case m != cordon.ModeEnforce:
+				return nil
+			case r.kernel.Mode() != m:
+				return fmt.Errorf("%w: somebody let go", enforce.ErrRan)
 			}
-			return nil
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.test
 		},
 		Own: []cordon.TrustEntry{{Digest: sha256.Sum256([]byte("canary")), Size: 6, Origin: "cordon"}},
 		Missing: func(context.Context, *cordon.TrustSet) ([]string, error) {
@@ -324,6 +337,48 @@ func TestRest(t *testing.T) {
 	if !slices.Equal(seen, []uint64{4, 1}) {
 		t.Errorf("told of %v executions, want 4 and 1", seen)
 	}
+}
+
+// A restriction that something else ended is noticed, told, and put in force again.
+func TestRetest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := newRig(set("a"))
+		go func() { _ = r.Run(ctx) }()
+		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
+			t.Fatal(err)
+		}
+		see := func(when string, inForce bool, problem string) {
+			t.Helper()
+			time.Sleep(testEvery)
+			synctest.Wait()
+			if o := r.Observe(); o.InForce != inForce || !strings.Contains(o.Problem, problem) || problem == "" && o.Problem != "" {
+				t.Errorf("%s: in force %v, problem %q", when, o.InForce, o.Problem)
+			}
+		}
+		see("all is well", true, "")
+		r.fails(errors.New("the disk is full"))
+		see("it cannot be tested", true, "the disk is full")
+		r.fails(enforce.ErrRan)
+		see("it is lost", false, "ran all the same")
+		see("it is still lost", false, "ran all the same")
+		r.fails(nil)
+		see("it is in force again", true, "ran all the same")
+		if err := r.kernel.Apply(cordon.ModeOff, nil); err != nil {
+			t.Fatal(err)
+		}
+		see("it was put in force again", true, "somebody let go")
+		if r.kernel.Mode() != cordon.ModeEnforce {
+			t.Error("it was not put in force again")
+		}
+		if err := r.Switch(ctx, cordon.ModeOff); err != nil {
+			t.Fatal(err)
+		}
+		r.fails(errors.New("nobody asks"))
+		see("after the release", true, "")
+		cancel()
+		synctest.Wait()
+	})
 }
 
 func TestNothingToEnforceWith(t *testing.T) {
