@@ -20,6 +20,25 @@ func (s *Service) CreateGroup(ctx context.Context, c Caller, name string) (Group
 	return s.Store.CreateGroup(ctx, name, AuditEntry{At: now, Kind: AuditGroup, Actor: c.ID, Detail: fmt.Sprintf("group %q created", name)})
 }
 
+// RenameGroup gives a group another name. Its machines and what is trusted for it
+// stay, because both name it by its id. It is an error of kind Conflict if another
+// group has that name; a name that differs in case only is the group's own.
+func (s *Service) RenameGroup(ctx context.Context, c Caller, name, to string) (GroupInfo, error) {
+	g, err := s.FindGroup(ctx, c, ManageGroups, name)
+	if err != nil {
+		return GroupInfo{}, err
+	}
+	if to, err = checkGroupName(to); err != nil {
+		return GroupInfo{}, err
+	}
+	if to == g.Name {
+		return g, nil
+	}
+	err = s.Store.RenameGroup(ctx, g.ID, to, AuditEntry{At: s.now(), Kind: AuditGroup, Actor: c.ID, Detail: fmt.Sprintf("group %q renamed to %q", g.Name, to)})
+	g.Name = to
+	return g, err
+}
+
 // DeleteGroup deletes a group; its machines are in none then. A group for which
 // something is trusted stays (the error is of kind Conflict), so that a deletion
 // never changes what may run.

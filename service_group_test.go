@@ -89,6 +89,26 @@ func TestGroups(t *testing.T) {
 	takes("came back", web, true, tool)
 	takes("all said", web, false)
 
+	// Another name is nothing to a machine, and its rules stay.
+	nudged = nil
+	find := func(names ...string) (g cordon.GroupInfo) {
+		for _, name := range names {
+			if found, err := w.FindGroup(t.Context(), soar, cordon.ReadMachines, name); err == nil {
+				g = found
+			}
+		}
+		return g
+	}
+	for _, to := range []string{" Web ", "Web", "Servers"} {
+		was := find("web", "servers")
+		g, err := w.RenameGroup(t.Context(), soar, was.Name, to)
+		if was.Name = strings.TrimSpace(to); err != nil || g != was || g != find(to) {
+			t.Errorf("%q: %+v, %v", to, g, err)
+		}
+	}
+	woken("renamed")
+	takes("renamed", web, false)
+
 	if err := w.DeleteGroup(t.Context(), soar, "servers"); cordon.KindOf(err) != cordon.Conflict {
 		t.Errorf("a group that has rules: %v", err)
 	}
@@ -121,6 +141,7 @@ func TestGroups(t *testing.T) {
 		`into group "desktops", out of "Servers" ` + string(web),
 		`out of group "Servers" ` + string(db),
 		`into group "Servers", out of "desktops" ` + string(web),
+		`group "Servers" renamed to "Web"`, `group "Web" renamed to "Servers"`,
 		`trust ` + tool.String() + ` for group "Servers" no more: ours`,
 		`group "Servers" deleted; machines in it: 1`,
 	}, details); d != "" {
@@ -138,6 +159,7 @@ func TestGroupsRefused(t *testing.T) {
 	responder := cordon.Caller{Permissions: slices.DeleteFunc(cordon.AllPermissions(), func(p cordon.Permission) bool { return p == cordon.Administer })}
 	for what, err := range map[string]error{
 		"CreateGroup": second(w.CreateGroup(t.Context(), responder, "h")),
+		"RenameGroup": second(w.RenameGroup(t.Context(), responder, "g", "h")),
 		"DeleteGroup": w.DeleteGroup(t.Context(), responder, "g"),
 		"Assign":      second(w.Assign(t.Context(), responder, "g", []string{string(web)}, false)),
 		"Groups":      second(w.Groups(t.Context(), cordon.Caller{Permissions: []cordon.Permission{cordon.MachineRestrict}})),
@@ -150,6 +172,9 @@ func TestGroupsRefused(t *testing.T) {
 	for _, bad := range []string{"", " ", ".", "..", "a\x00", "\xff", "a\nb", strings.Repeat("ü", cordon.MaxGroupName+1)} {
 		if _, err := w.CreateGroup(t.Context(), soar, bad); cordon.KindOf(err) != cordon.Invalid {
 			t.Errorf("%q: %v", bad, err)
+		}
+		if _, err := w.RenameGroup(t.Context(), soar, "g", bad); cordon.KindOf(err) != cordon.Invalid {
+			t.Errorf("renamed to %q: %v", bad, err)
 		}
 	}
 	if _, err := w.Assign(t.Context(), soar, "g", []string{string(web), "nobody"}, false); cordon.KindOf(err) != cordon.NotFound {

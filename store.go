@@ -29,7 +29,7 @@ const (
 	AuditApplicationDeleted AuditKind = "application-deleted"
 	AuditRelease            AuditKind = "release"  // a [Release] was signed; Action is its id
 	AuditTrust              AuditKind = "trust"    // what is trusted by SHA-256 was changed
-	AuditGroup              AuditKind = "group"    // a [Group] was made or deleted, or a machine changed its group
+	AuditGroup              AuditKind = "group"    // a [Group] was made, renamed or deleted, or a machine changed its group
 	AuditReleased           AuditKind = "released" // a machine was freed with a [Release]
 	AuditLease              AuditKind = "lease"    // a machine said that its [Lease] lapsed, or holds again
 )
@@ -141,6 +141,10 @@ type Store interface {
 	// of its creation. The error is of kind Conflict if a group has that name, see
 	// [SameGroupName], or if there are [MaxGroups].
 	CreateGroup(ctx context.Context, name string, entry AuditEntry) (GroupInfo, error)
+	// RenameGroup gives a group another name, with an audit entry. The error is of
+	// kind NotFound if there is no such group, and of kind Conflict if another one
+	// has that name.
+	RenameGroup(ctx context.Context, id int64, name string, entry AuditEntry) error
 	// DeleteGroup deletes a group with an audit entry; its machines are in none then.
 	// The error is of kind NotFound if there is no such group, and of kind Conflict
 	// if it is the scope of a rule.

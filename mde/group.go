@@ -45,6 +45,17 @@ func (c *Client) CreateGroup(ctx context.Context, name string) (Group, error) {
 	return g, c.post(ctx, c.address("/cordon/v1/groups", nil), map[string]string{"name": name}, &g)
 }
 
+// RenameGroup gives a group another name. Its id, its machines, and what is
+// trusted for it stay as they are.
+func (c *Client) RenameGroup(ctx context.Context, name, to string) (Group, error) {
+	var g Group
+	address, err := c.group(name, "")
+	if err != nil {
+		return g, err
+	}
+	return g, c.write(ctx, http.MethodPatch, address, map[string]string{"name": to}, &g)
+}
+
 // DeleteGroup deletes a group for which nothing is trusted. Its machines are in
 // none then.
 func (c *Client) DeleteGroup(ctx context.Context, name string) error {

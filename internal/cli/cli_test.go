@@ -229,7 +229,7 @@ func TestHelp(t *testing.T) {
 		}
 		return next(nil)
 	})
-	if err != nil || commands != 43 {
+	if err != nil || commands != 44 {
 		t.Errorf("walked %d commands: %v", commands, err)
 	}
 }

@@ -15,6 +15,7 @@ type GroupsCmd struct {
 	Create   GroupsCreateCmd   `cmd:"" help:"Make a device group."`
 	Assign   GroupsAssignCmd   `cmd:"" help:"Put machines into a device group."`
 	Unassign GroupsUnassignCmd `cmd:"" help:"Take machines out of a device group."`
+	Rename   GroupsRenameCmd   `cmd:"" help:"Give a device group another name."`
 	Delete   GroupsDeleteCmd   `cmd:"" help:"Delete a device group for which nothing is trusted."`
 }
 
@@ -184,6 +185,33 @@ func (GroupsUnassignCmd) Help() string {
 // Run takes the machines out of the group.
 func (c *GroupsUnassignCmd) Run(ctx context.Context, env *Env) error {
 	return c.run(ctx, env, true, "machines that left", fmt.Sprintf("none of them is in %s", c.Group))
+}
+
+// GroupsRenameCmd is "cordon groups rename".
+type GroupsRenameCmd struct {
+	groupArg
+	Name string `arg:"" help:"What people are to call the group."`
+}
+
+// Help is shown below the one-line help.
+func (GroupsRenameCmd) Help() string {
+	return `Its machines stay in it, and what is trusted for it stays trusted.`
+}
+
+// Run renames the group.
+func (c *GroupsRenameCmd) Run(ctx context.Context, env *Env) error {
+	client, err := c.connect(env)
+	if err != nil {
+		return err
+	}
+	g, err := client.RenameGroup(ctx, c.Group, c.Name)
+	if err != nil {
+		return withHint(ctx, err, ExitNotFound, groupHint)
+	}
+	if c.JSON {
+		return env.PrintJSON(g)
+	}
+	return env.Table(describeGroup(g)...)
 }
 
 // GroupsDeleteCmd is "cordon groups delete".

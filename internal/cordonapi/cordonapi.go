@@ -21,6 +21,7 @@
 //	DELETE /cordon/v1/trust                  [TrustRequest] → [TrustAnswer]
 //	GET, POST /cordon/v1/groups              [GroupList]; [NewGroup] to [Group]
 //	GET, DELETE /cordon/v1/groups/{group}    [Group], by name
+//	PATCH /cordon/v1/groups/{group}          [NewGroup] to [Group]: another name
 //	POST, DELETE /cordon/v1/groups/{group}/machines  [GroupMachines] → [GroupAnswer]: into it, out of it
 //	GET /cordon/v1/audit                     [Log]: who changed what, but for machine actions; since, kind, before, top
 //	GET /cordon/v1/releases/{release}             [Evidence] of a release: when it was signed and used

@@ -25,7 +25,7 @@ type GroupList struct {
 	Value []Group `json:"value"`
 }
 
-// NewGroup is what a new group is to be.
+// NewGroup is what a new group is to be, or what a group is to be from now on.
 type NewGroup struct {
 	Name string `json:"name"`
 }
@@ -68,6 +68,19 @@ func (a *API) createGroup(w http.ResponseWriter, r *http.Request, c cordon.Calle
 
 func (a *API) showGroup(w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
 	g, err := a.Service.FindGroup(r.Context(), c, cordon.ReadMachines, r.PathValue("group"))
+	if err != nil {
+		return err
+	}
+	writeJSON(w, http.StatusOK, groupOf(g))
+	return nil
+}
+
+func (a *API) renameGroup(w http.ResponseWriter, r *http.Request, c cordon.Caller) error {
+	var req NewGroup
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	g, err := a.Service.RenameGroup(r.Context(), c, r.PathValue("group"), req.Name)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,9 @@ func TestGroups(t *testing.T) {
 	call("POST", "", `{"name":" Web servers "}`, 201, none)
 	call("POST", "", `{"name":"web SERVERS"}`, 409, "There is a group")
 	call("GET", "/web%20servers", "", 200, none)
+	call("PATCH", "/web%20servers", `{"name":"front"}`, 200, `{"id":1,"name":"front"`)
+	call("PATCH", "/web%20servers", `{"name":"x"}`, 404, "was not found")
+	call("PATCH", "/front", `{"name":" Web servers "}`, 200, none)
 	call("POST", "/web%20servers/machines", machine, 200, `{"changed":1}`)
 	call("POST", "/web%20servers/machines", machine, 200, `{"changed":0}`)
 	call("GET", "", "", 200, `{"value":[`+one+`]}`)
@@ -56,6 +59,7 @@ func TestGroups(t *testing.T) {
 	call("POST", "", `{"name":"a"}`, 201, `"id":2`)
 	for _, bad := range []string{`{"name":""}`, `{"name":" "}`, `{}`, `{"name":".."}`, `{"name":"a\u0007"}`, `{"name":"` + strings.Repeat("ü", 101) + `"}`, `{"name":"b","id":7}`, `{`, ``} {
 		call("POST", "", bad, 400, `"code"`)
+		call("PATCH", "/a", bad, 400, `"code"`)
 	}
 	for _, path := range []string{"/nobody", "/1", "/web%20servers"} {
 		call("GET", path, "", 404, "was not found")

@@ -36,6 +36,7 @@ var routes = []route{
 	{"GET", "/groups", cordon.ReadMachines, http.StatusOK, (*API).listGroups},
 	{"POST", "/groups", cordon.ManageGroups, http.StatusCreated, (*API).createGroup},
 	{"GET", "/groups/{group}", cordon.ReadMachines, http.StatusOK, (*API).showGroup},
+	{"PATCH", "/groups/{group}", cordon.ManageGroups, http.StatusOK, (*API).renameGroup},
 	{"DELETE", "/groups/{group}", cordon.ManageGroups, http.StatusNoContent, (*API).deleteGroup},
 	{"POST", "/groups/{group}/machines", cordon.ManageGroups, http.StatusOK, assign(false)},
 	{"DELETE", "/groups/{group}/machines", cordon.ManageGroups, http.StatusOK, assign(true)},

@@ -131,7 +131,7 @@ func (w *world) try(method string, r cordonapi.Route, values map[string]string, 
 		body = `{"comment":"why","leaseSeconds":86400}`
 	case "POST /trust", "DELETE /trust":
 		body = `{"sha256":"` + strings.Repeat("ab", 32) + `","scope":"all","comment":"why"}`
-	case "POST /groups":
+	case "POST /groups", "PATCH /groups/{group}":
 		body = `{"name":"new"}`
 	case "POST /groups/{group}/machines", "DELETE /groups/{group}/machines":
 		body = `{"machines":["` + string(w.machine) + `"]}`
@@ -343,7 +343,10 @@ func TestClient(t *testing.T) {
 	check("trust for a group no more", err)
 	_, err = c.Assign(ctx, "a/b ü", []string{values["{machine}"]}, true)
 	check("unassign", err)
-	check("delete group", c.DeleteGroup(ctx, "a/b ü"))
+	if g, err := c.RenameGroup(ctx, "a/b ü", "b/a ü"); err != nil || g.Name != "b/a ü" {
+		t.Errorf("renamed: %+v, %v", g, err)
+	}
+	check("delete group", c.DeleteGroup(ctx, "b/a ü"))
 	_, err = c.ListGroups(ctx)
 	check("list groups", err)
 	var log []cordon.AuditKind
@@ -351,7 +354,7 @@ func TestClient(t *testing.T) {
 		check("audit", err)
 		log = append(log, e.Kind)
 	}
-	if d := cmp.Diff([]cordon.AuditKind{"group", "group", "trust", "trust"}, log); d != "" {
+	if d := cmp.Diff([]cordon.AuditKind{"group", "group", "group", "trust"}, log); d != "" {
 		t.Errorf("audit (-want +got):\n%s", d)
 	}
 	check("many", w.store.Audit(ctx, slices.Repeat([]cordon.AuditEntry{{At: w.now, Kind: cordon.AuditLease}}, 2*cordon.MaxAudit+7)...))

@@ -16,7 +16,7 @@ func (s *Store) CreateGroup(ctx context.Context, name string, entry cordon.Audit
 		case err != nil:
 			return err
 		case known:
-			return cordon.Errorf(cordon.Conflict, "", "There is a group %s already", name)
+			return groupExists(name)
 		case groups >= cordon.MaxGroups:
 			return cordon.Errorf(cordon.Conflict, "", "There are %d groups already, which is the most", groups)
 		}
@@ -40,6 +40,30 @@ func groupOf(t *tx, id int64) (g cordon.Group, err error) {
 		err = cordon.Errorf(cordon.NotFound, "", "Group %d was not found", id)
 	}
 	return g, err
+}
+
+// RenameGroup implements [cordon.Store].
+func (s *Store) RenameGroup(ctx context.Context, id int64, name string, entry cordon.AuditEntry) error {
+	return s.writer.do(ctx, func(t *tx) error {
+		if _, err := groupOf(t, id); err != nil {
+			return err
+		}
+		taken := false
+		if err := t.each("SELECT 1 FROM device_groups WHERE folded = ? AND id <> ?", func(*row) { taken = true }, cordon.Fold(name), id); err != nil {
+			return err
+		}
+		if taken {
+			return groupExists(name)
+		}
+		if _, _, err := t.exec("UPDATE device_groups SET name = ?, folded = ? WHERE id = ?", name, cordon.Fold(name), id); err != nil {
+			return err
+		}
+		return appendAudit(t, 0, entry)
+	})
+}
+
+func groupExists(name string) error {
+	return cordon.Errorf(cordon.Conflict, "", "There is a group %s already", name)
 }
 
 // DeleteGroup implements [cordon.Store].

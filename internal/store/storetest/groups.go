@@ -65,8 +65,26 @@ func testGroups(w *world) {
 	w.move(a.ID, w.machine.ID)
 	w.groups("with a machine and a rule", info(a, 1, 1), info(b, 0, 0))
 
-	// What is trusted somewhere keeps the group.
+	// Another name changes nothing else.
 	refused := cordon.AuditEntry{At: Noon, Action: "refused"}
+	w.wantError("the name of another", w.RenameGroup(w.Context(), a.ID, "SERVERS ünï", refused), cordon.Conflict, "")
+	w.wantError("a name for no group", w.RenameGroup(w.Context(), b.ID+1000, "new", refused), cordon.NotFound, "")
+	for _, name := range []string{"zebras", "ZEBRAS", "Desktops"} {
+		if name == "Desktops" {
+			w.groups("in the order of the new names", info(b, 0, 0), info(a, 1, 1))
+		}
+		if err := w.RenameGroup(w.Context(), a.ID, name, cordon.AuditEntry{At: Noon, Kind: cordon.AuditGroup, Action: "renamed"}); err != nil {
+			w.Fatal(err)
+		}
+		a.Name = name
+		w.diff(name, a, w.machineNow(w.machine.ID).Group)
+	}
+	w.groups("named as before", info(a, 1, 1), info(b, 0, 0))
+	if log := w.auditOf("renamed"); len(log) != 3 {
+		w.Errorf("%d audit entries for 3 names", len(log))
+	}
+
+	// What is trusted somewhere keeps the group.
 	w.wantError("a group with a rule", w.DeleteGroup(w.Context(), a.ID, refused), cordon.Conflict, "")
 	w.wantError("no group", w.DeleteGroup(w.Context(), b.ID+1000, refused), cordon.NotFound, "")
 	w.wantError("none", w.DeleteGroup(w.Context(), 0, refused), cordon.NotFound, "")

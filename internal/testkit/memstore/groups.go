@@ -11,8 +11,8 @@ import (
 // CreateGroup implements [cordon.Store].
 func (s *Store) CreateGroup(_ context.Context, name string, entry cordon.AuditEntry) (g cordon.GroupInfo, err error) {
 	err = s.change("CreateGroup", func() error {
-		if slices.ContainsFunc(s.groups, func(o cordon.GroupInfo) bool { return cordon.SameGroupName(o.Name, name) }) {
-			return cordon.Errorf(cordon.Conflict, "", "There is a group %s already", name)
+		if err := s.free(name, 0); err != nil {
+			return err
 		}
 		if len(s.groups) >= cordon.MaxGroups {
 			return cordon.Errorf(cordon.Conflict, "", "There are %d groups already, which is the most", len(s.groups))
@@ -24,6 +24,36 @@ func (s *Store) CreateGroup(_ context.Context, name string, entry cordon.AuditEn
 		return nil
 	})
 	return g, err
+}
+
+// free returns an error if a group other than this one has the name.
+func (s *Store) free(name string, but int64) error {
+	if slices.ContainsFunc(s.groups, func(o cordon.GroupInfo) bool { return o.ID != but && cordon.SameGroupName(o.Name, name) }) {
+		return cordon.Errorf(cordon.Conflict, "", "There is a group %s already", name)
+	}
+	return nil
+}
+
+// RenameGroup implements [cordon.Store].
+func (s *Store) RenameGroup(_ context.Context, id int64, name string, entry cordon.AuditEntry) error {
+	return s.change("RenameGroup", func() error {
+		i := s.group(id)
+		if i < 0 {
+			return noGroup(id)
+		}
+		if err := s.free(name, id); err != nil {
+			return err
+		}
+		s.groups[i].Name = name
+		for m, machine := range s.machines {
+			if machine.Group.ID == id {
+				machine.Group.Name = name
+				s.machines[m] = machine
+			}
+		}
+		s.log(entry)
+		return nil
+	})
 }
 
 // DeleteGroup implements [cordon.Store].
