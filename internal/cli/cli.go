@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"regexp"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -128,13 +129,21 @@ func run(ctx context.Context, grammar any, args []string, env *Env, options []ko
 	}
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) {
-		return &Error{Code: ExitUsage, Message: wrong.Error(), Hint: "see " + command(wrong.Context) + " --help"}
+		hint := "see " + command(wrong.Context) + " --help"
+		if format.MatchString(wrong.Error()) {
+			hint = "--json prints JSON; " + hint
+		}
+		return &Error{Code: ExitUsage, Message: wrong.Error(), Hint: hint}
 	}
 	if err != nil {
 		return err
 	}
 	return selected.Run()
 }
+
+// format finds who asks for JSON in the way of other tools. Here --output is
+// where it exists the file to write to, so it cannot mean a format elsewhere.
+var format = regexp.MustCompile(`^unknown flag (-o|--output)\b`)
 
 func newParser(grammar any, options ...kong.Option) (*kong.Kong, error) {
 	return kong.New(grammar, append([]kong.Option{

@@ -62,9 +62,9 @@ func (env *Env) printMachines(machines []mde.Machine, asJSON bool, none string) 
 		env.note("%s", none)
 		return nil
 	}
-	rows := [][]string{{"ID", "NAME", "OS", "HEALTH", "LAST SEEN"}}
+	rows := [][]string{{"ID", "NAME", "OS", "HEALTH", "GROUP", "LAST SEEN"}}
 	for _, m := range machines {
-		rows = append(rows, []string{m.ID, or(m.ComputerDNSName, "-"), system(m), or(m.HealthStatus, "-"), clock(m.LastSeen)})
+		rows = append(rows, []string{m.ID, or(m.ComputerDNSName, "-"), system(m), or(m.HealthStatus, "-"), or(m.RBACGroupName, "-"), clock(m.LastSeen)})
 	}
 	return env.Table(rows...)
 }
