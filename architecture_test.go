@@ -45,6 +45,7 @@ var allowed = map[string]map[string]string{
 	"internal/agent": {
 		"internal/durable": "its state is whole after a crash",
 		"internal/seal":    "it verifies orders and signs reports",
+		"internal/uplink":  "it is how it reaches the server",
 		"internal/wire":    "it speaks the agents' protocol",
 	},
 	"internal/agentapi": {
@@ -65,8 +66,9 @@ var allowed = map[string]map[string]string{
 	"internal/preview":          {"internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
 	"internal/protect":          {"internal/enforce": "it switches an enforcer"},
 	"internal/simulate": {
-		"internal/seal": "simulated agents verify orders and sign reports",
-		"internal/wire": "they speak the agents' protocol",
+		"internal/seal":   "simulated agents verify orders and sign reports",
+		"internal/uplink": "they reach the server as real ones do",
+		"internal/wire":   "they speak the agents' protocol",
 	},
 	"internal/telemetry": {"internal/durable": "the counts are whole after a crash"},
 	"internal/trust": {
@@ -83,6 +85,7 @@ var allowed = map[string]map[string]string{
 	"internal/trust/dpkg":     {"internal/fileid": "reads files without trusting that they hold still"},
 	"internal/trust/rules":    {"internal/fileid": "reads files without trusting that they hold still"},
 	"internal/trust/survival": {"internal/fileid": "reads files without trusting that they hold still"},
+	"internal/uplink":         {"internal/seal": "each request has a signed proof", "internal/wire": "the agents' protocol travels on it"},
 	"mde":                     {},
 }
 
@@ -121,6 +124,7 @@ var forbidden = []struct{ in, imports, reason string }{
 	{"internal/protect", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/telemetry", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/trust", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/uplink", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/enforce/bpflsm", "os/exec", "the guardian starts programs: see package enforce"},
 	{"internal/store", "net/http", "status codes belong to the edges"},
 	{"internal/ratelimit", "net/http", "status codes belong to the edges"},

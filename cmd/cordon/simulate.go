@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -27,6 +26,7 @@ import (
 	"github.com/cordon-project/cordon/internal/config"
 	"github.com/cordon-project/cordon/internal/oauth"
 	"github.com/cordon-project/cordon/internal/simulate"
+	"github.com/cordon-project/cordon/internal/uplink"
 )
 
 type simulateCmd struct {
@@ -198,7 +198,7 @@ type fleet struct {
 // run enrols and connects the machines, calls ready, and keeps them connected
 // until that has lasted or ctx ends.
 func (f fleet) run(ctx context.Context, ready func() error) error {
-	roots, err := trusted(f.caFile)
+	roots, err := uplink.Roots(f.caFile)
 	if err != nil {
 		return err
 	}
@@ -248,22 +248,6 @@ func (f fleet) run(ctx context.Context, ready func() error) error {
 	}
 	<-ctx.Done()
 	return nil
-}
-
-// trusted reads a CA file; without one, the system's roots count.
-func trusted(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, &cli.Error{Code: cli.ExitUsage, Message: "cannot read the CA file: " + err.Error()}
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, &cli.Error{Code: cli.ExitUsage, Message: fmt.Sprintf("the CA file %s holds no certificate in PEM form", file)}
-	}
-	return roots, nil
 }
 
 // guest is an application beside the first one.

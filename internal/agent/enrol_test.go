@@ -17,6 +17,7 @@ import (
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/seal"
 	"github.com/cordon-project/cordon/internal/testkit/memnet"
+	"github.com/cordon-project/cordon/internal/uplink"
 	"github.com/cordon-project/cordon/internal/wire"
 	"github.com/cordon-project/cordon/test/lab"
 )
@@ -49,8 +50,8 @@ func TestEnrolmentIsRefused(t *testing.T) {
 		"plain HTTP":     {func(c *Config) { c.Server = "http://localhost" }, `the server's URL "http://localhost" must be of the form https://host[:port]`},
 		"no host":        {func(c *Config) { c.Server = "https://" }, `the server's URL "https://" must be of the form https://host[:port]`},
 		"not a URL":      {func(c *Config) { c.Server = "::" }, `the server's URL "::" must be of the form https://host[:port]`},
-		"no CA file":     {func(c *Config) { c.CAFile = filepath.Join(t.TempDir(), "ca.crt") }, "read CA file: "},
-		"CA file broken": {func(c *Config) { c.CAFile = os.Args[0] }, "holds no PEM certificate"},
+		"no CA file":     {func(c *Config) { c.CAFile = filepath.Join(t.TempDir(), "ca.crt") }, "cannot read the CA file: "},
+		"CA file broken": {func(c *Config) { c.CAFile = os.Args[0] }, "holds no certificate in PEM form"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := unconnected(t, server, c.with)
@@ -68,12 +69,12 @@ func TestEnrolmentIsRefused(t *testing.T) {
 func TestServerCertificateIsChecked(t *testing.T) {
 	server := lab.Start(t, lab.Options{})
 	a := unconnected(t, server, func(c *Config) { c.CAFile = "" })
-	c, err := newClient(a.cfg, nil)
+	s, err := uplink.New(server.URL, nil, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var unknown x509.UnknownAuthorityError
-	if err := a.enrol(t.Context(), c); !errors.As(err, &unknown) {
+	if _, err := a.enrol(t.Context(), s); !errors.As(err, &unknown) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,28 +1,17 @@
 package agent
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/big"
-	"net/http"
-	"net/url"
-	"os"
-	"strings"
+	mathrand "math/rand/v2"
 	"sync"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/uplink"
 	"github.com/cordon-project/cordon/internal/wire"
 )
 
@@ -40,121 +29,25 @@ const (
 	// wsRetry is how long the long-poll fallback is used before the WebSocket is
 	// tried again.
 	wsRetry = 5 * time.Minute
-	// answerWithin is how long the server may take for an answer, beyond the time
-	// that a long poll asks it to wait.
-	answerWithin = 20 * time.Second
 	// refusedPause is how long a long poll waits before it asks again for an order
 	// that could not be taken up, because the server offers it again at once.
 	refusedPause = time.Minute
 )
 
-// client speaks HTTP to the server, with a proof on each request.
-type client struct {
-	base string
-	http *http.Client
-	key  ed25519.PrivateKey
-	now  func() time.Time
-	skew time.Duration // server's clock minus ours, unverified: dates proofs and nothing else
-}
-
-func newClient(cfg Config, key ed25519.PrivateKey) (*client, error) {
-	u, err := url.Parse(cfg.Server)
-	if err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "the server's URL %q must be of the form https://host[:port]", cfg.Server)
-	}
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read CA file: %w", err)
-		}
-		t.TLSClientConfig.RootCAs = x509.NewCertPool()
-		if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("the CA file %s holds no PEM certificate", cfg.CAFile)
-		}
-	}
-	t.ForceAttemptHTTP2 = false // a WebSocket upgrade is HTTP/1.1, and one connection serves both
-	return &client{base: strings.TrimRight(cfg.Server, "/"), http: &http.Client{Transport: t}, key: key, now: cfg.Now}, nil
-}
-
-// serverError is an answer that says no.
-type serverError struct {
-	status int
-	text   string
-}
-
-func (e *serverError) Error() string { return e.text }
-
-func (c *client) proof(method, path string) (string, error) {
-	p, err := seal.SignProof(seal.Proof{
-		Machine: cordon.IDOfKey(c.key.Public().(ed25519.PublicKey)), Method: method, Path: path,
-		At: c.now().Add(c.skew).UTC(), ID: rand.Text(),
-	}, c.key)
-	return wire.Scheme + " " + p, err
-}
-
-// do sends one request. If the server does not accept the proof, the clock that
-// it names is used and the request sent once more.
-func (c *client) do(ctx context.Context, path string, in, out any) error {
-	err := c.once(ctx, path, in, out)
-	var no *serverError
-	if errors.As(err, &no) && no.status == http.StatusUnauthorized {
-		err = c.once(ctx, path, in, out)
-	}
-	return err
-}
-
-func (c *client) once(ctx context.Context, path string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, wire.MaxWait+answerWithin)
-	defer cancel()
-	body, err := json.Marshal(in)
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	proof, err := c.proof(http.MethodPost, path)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", proof)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }() // read to its end or given up
-	if resp.StatusCode != http.StatusOK {
-		no, _ := c.problem(resp)
-		return no
-	}
-	return json.NewDecoder(io.LimitReader(resp.Body, wire.MaxMessage)).Decode(out)
-}
-
-// problem reads an answer that says no, and learns the server's clock from it.
-// own reports that the server itself gave it, and not something in between.
-func (c *client) problem(resp *http.Response) (no *serverError, own bool) {
-	var p wire.Problem
-	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
-	if err != nil || json.Unmarshal(data, &p) != nil || p.Error == "" || p.Now.IsZero() {
-		return &serverError{resp.StatusCode, "the server answered " + resp.Status}, false
-	}
-	c.skew = p.Now.Sub(c.now())
-	return &serverError{resp.StatusCode, p.Error}, true
-}
-
 // Run enrols if need be and serves the server's orders until ctx ends. It
 // returns an error only for what cannot mend itself: a wrong URL or CA file, or an
 // enrolment that the server refuses.
 func (a *Agent) Run(ctx context.Context) error {
-	c, err := newClient(a.cfg, a.key)
+	roots, err := uplink.Roots(a.cfg.CAFile)
 	if err != nil {
 		return err
 	}
-	defer c.http.CloseIdleConnections()
+	server, err := uplink.New(a.cfg.Server, roots, a.cfg.Now)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	var up *uplink.Machine // nil until the machine is enrolled
 	var lease sync.WaitGroup
 	defer lease.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -163,7 +56,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	ceiling := firstCeiling
 	for ctx.Err() == nil {
 		greeted := false
-		err := a.converse(ctx, c, func() { greeted = true })
+		var err error
+		if up == nil {
+			up, err = a.join(ctx, server)
+		}
+		if err == nil {
+			err = a.converse(ctx, up, func() { greeted = true })
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -177,10 +76,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		if greeted {
 			ceiling = firstCeiling
 		}
-		wait, randErr := jitter(ceiling)
-		if randErr != nil {
-			return randErr
-		}
+		wait := mathrand.N(ceiling)
 		a.cfg.Log.WarnContext(ctx, "not connected", "err", err, "retryIn", wait.Round(time.Millisecond))
 		ceiling = min(2*ceiling, lastCeiling)
 		if !sleep(ctx, wait) {
@@ -188,14 +84,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func jitter(ceiling time.Duration) (time.Duration, error) {
-	n, err := rand.Int(rand.Reader, big.NewInt(int64(ceiling)))
-	if err != nil {
-		return 0, fmt.Errorf("draw reconnect delay: %w", err)
-	}
-	return time.Duration(n.Int64()), nil
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -223,55 +111,28 @@ func (a *Agent) setLink(transport string, err error) {
 	}
 }
 
-// converse is one try: enrol if need be, then the WebSocket, then, where that
-// does not get through but plain requests do, the long poll. It returns when
-// the conversation broke. greeted is called once the server has answered.
-func (a *Agent) converse(ctx context.Context, c *client, greeted func()) error {
+// join enrols the machine if need be.
+func (a *Agent) join(ctx context.Context, s *uplink.Server) (*uplink.Machine, error) {
 	if a.id == nil {
-		if err := a.enrol(ctx, c); err != nil {
-			return err
-		}
+		return a.enrol(ctx, s)
 	}
-	err := a.converseWS(ctx, c, greeted)
-	if ctx.Err() != nil || !errors.Is(err, errNoUpgrade) {
+	return s.Machine(a.key), nil
+}
+
+// converse is one try: the WebSocket, then, where that does not get through but
+// plain requests do, the long poll. It returns when the conversation broke.
+// greeted is called once the server has answered.
+func (a *Agent) converse(ctx context.Context, up *uplink.Machine, greeted func()) error {
+	err := a.converseWS(ctx, up, greeted)
+	if ctx.Err() != nil || !errors.Is(err, uplink.ErrNoUpgrade) {
 		return err
 	}
 	a.cfg.Log.InfoContext(ctx, "WebSocket does not get through, falling back to long polls", "err", err)
-	return a.conversePoll(ctx, c, greeted)
+	return a.conversePoll(ctx, up, greeted)
 }
 
-// errNoUpgrade says that the WebSocket could not be opened, which may be the
-// doing of something between agent and server.
-var errNoUpgrade = errors.New("WebSocket not opened")
-
-func (a *Agent) dial(ctx context.Context, c *client) (*websocket.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	proof, err := c.proof(http.MethodGet, wire.ConnectPath)
-	if err != nil {
-		return nil, err
-	}
-	ws, resp, err := websocket.Dial(ctx, c.base+wire.ConnectPath, &websocket.DialOptions{
-		HTTPClient: c.http, HTTPHeader: http.Header{"Authorization": {proof}}, CompressionMode: websocket.CompressionDisabled,
-	})
-	if err == nil {
-		ws.SetReadLimit(wire.MaxMessage)
-		return ws, nil
-	}
-	if resp != nil {
-		if no, own := c.problem(resp); own {
-			return nil, no
-		}
-	}
-	return nil, fmt.Errorf("%w: %w", errNoUpgrade, err)
-}
-
-func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error {
-	ws, err := a.dial(run, c)
-	var no *serverError
-	if errors.As(err, &no) && no.status == http.StatusUnauthorized {
-		ws, err = a.dial(run, c) // once more, with the clock that the answer named
-	}
+func (a *Agent) converseWS(run context.Context, up *uplink.Machine, greeted func()) error {
+	conn, err := up.Connect(run)
 	if err != nil {
 		return err
 	}
@@ -279,12 +140,12 @@ func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer cancel()
-	defer func() { _ = ws.CloseNow() }() // it may be closed already
-	say := func(m wire.FromAgent) error { return a.tell(ctx, ws, m) }
+	defer conn.Close()
+	say := func(m wire.FromAgent) error { return conn.Say(ctx, m) }
 	orders, policies := make(chan []string, 1), make(chan string, 1)
 	parts.Go(func() {
 		defer cancel()
-		a.keepAlive(ctx, ws)
+		a.keepAlive(ctx, conn.Ping, say)
 	})
 	parts.Go(func() {
 		defer cancel()
@@ -298,14 +159,10 @@ func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error
 	if err != nil {
 		return err
 	}
-	for heard := false; ; heard = true {
-		data, err := read(ctx, ws, heard)
+	for {
+		m, err := conn.Hear(ctx)
 		if err != nil {
 			return err
-		}
-		var m wire.FromServer
-		if err := json.Unmarshal(data, &m); err != nil {
-			return fmt.Errorf("read message: %w", err)
 		}
 		a.setLink("websocket", nil)
 		greeted()
@@ -326,25 +183,6 @@ func (a *Agent) converseWS(run context.Context, c *client, greeted func()) error
 			orders <- m.Orders
 		}
 	}
-}
-
-// read reads one message. Where nothing comes back at all, the WebSocket is as
-// good as not opened.
-func read(ctx context.Context, ws *websocket.Conn, heard bool) ([]byte, error) {
-	if heard {
-		_, data, err := ws.Read(ctx)
-		if err != nil {
-			err = fmt.Errorf("connection lost: %w", err)
-		}
-		return data, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	_, data, err := ws.Read(ctx)
-	if err != nil {
-		err = fmt.Errorf("%w: no answer came through it: %w", errNoUpgrade, err)
-	}
-	return data, err
 }
 
 // obey takes up the orders that a connection brings, beside its reader, because
@@ -390,9 +228,9 @@ func (a *Agent) takeAll(ctx context.Context, orders []string, progress func(stri
 // keepAlive pings, so that both ends and everything between notice a dead
 // connection, and now and then asks for what a lost nudge would have told. When
 // woken it tells what the server has not settled.
-func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
-	ping, ask, tell := time.NewTicker(wire.PingEvery), time.NewTicker(wire.SyncEvery), time.NewTicker(wire.TellEvery)
-	defer ping.Stop()
+func (a *Agent) keepAlive(ctx context.Context, ping func(context.Context) error, say func(wire.FromAgent) error) {
+	alive, ask, tell := time.NewTicker(wire.PingEvery), time.NewTicker(wire.SyncEvery), time.NewTicker(wire.TellEvery)
+	defer alive.Stop()
 	defer ask.Stop()
 	defer tell.Stop()
 	for {
@@ -400,21 +238,18 @@ func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ping.C:
-			ctx, done := context.WithTimeout(ctx, wire.PingEvery)
-			err = ws.Ping(ctx)
-			done()
+		case <-alive.C:
+			err = ping(ctx)
 		case <-ask.C:
-			err = a.tell(ctx, ws, a.ask())
+			err = say(a.ask())
 		case <-a.asking:
-			err = a.tell(ctx, ws, a.ask())
+			err = say(a.ask())
 		case <-tell.C:
-			err = a.tellFindings(func(m wire.FromAgent) error { return a.tell(ctx, ws, m) })
-			if err == nil && a.holdsElse() {
-				err = a.tell(ctx, ws, a.ask())
+			if err = a.tellFindings(say); err == nil && a.holdsElse() {
+				err = say(a.ask())
 			}
 		case <-a.awake:
-			err = a.tell(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: a.outbox()})
+			err = say(wire.FromAgent{Capability: wire.Capability, Reports: a.outbox()})
 		}
 		if err != nil {
 			return
@@ -422,19 +257,10 @@ func (a *Agent) keepAlive(ctx context.Context, ws *websocket.Conn) {
 	}
 }
 
-func (a *Agent) tell(ctx context.Context, ws *websocket.Conn, m wire.FromAgent) error {
-	data, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	return ws.Write(ctx, websocket.MessageText, data)
-}
-
-func (a *Agent) conversePoll(ctx context.Context, c *client, greeted func()) error {
-	exchange := func(msg wire.FromAgent) (answer wire.FromServer, err error) {
-		if err := c.do(ctx, wire.SyncPath, msg, &answer); err != nil {
+func (a *Agent) conversePoll(ctx context.Context, up *uplink.Machine, greeted func()) error {
+	exchange := func(msg wire.FromAgent) (wire.FromServer, error) {
+		answer, err := up.Sync(ctx, msg)
+		if err != nil {
 			return answer, err
 		}
 		a.setLink("sync", nil)

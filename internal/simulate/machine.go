@@ -4,17 +4,13 @@ import (
 	"context"
 	"crypto/ed25519"
 	cryptorand "crypto/rand"
-	"encoding/json"
-	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"slices"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/uplink"
 	"github.com/cordon-project/cordon/internal/wire"
 )
 
@@ -25,6 +21,7 @@ type machine struct {
 	key      ed25519.PrivateKey
 	id       cordon.MachineID
 	facts    cordon.Facts
+	up       *uplink.Machine
 	orderKey ed25519.PublicKey // the only key whose orders count
 
 	standing  cordon.Standing
@@ -70,15 +67,15 @@ func (m *machine) run(ctx context.Context) {
 func (m *machine) converse(ctx context.Context) (heard bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ws, err := m.dial(ctx)
+	conn, err := m.connect(ctx)
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = ws.CloseNow() }() // it may be closed already
+	defer conn.Close()
 	pinging := make(chan struct{})
 	go func() {
 		defer close(pinging)
-		keepAlive(ctx, ws)
+		keepAlive(ctx, conn)
 	}()
 	defer func() {
 		cancel()
@@ -93,13 +90,13 @@ func (m *machine) converse(ctx context.Context) (heard bool, err error) {
 	for _, s := range m.unsettled[:min(len(m.unsettled), wire.MaxReports)] {
 		hello.Reports = append(hello.Reports, s.report)
 	}
-	if err := say(ctx, ws, hello); err != nil {
+	if err := conn.Say(ctx, hello); err != nil {
 		return false, err
 	}
 	for {
-		_, data, err := ws.Read(ctx)
+		msg, err := conn.Hear(ctx)
 		if err != nil {
-			return heard, fmt.Errorf("connection lost: %w", err)
+			return heard, err
 		}
 		if !heard {
 			heard = true
@@ -108,17 +105,13 @@ func (m *machine) converse(ctx context.Context) (heard bool, err error) {
 			defer func() { m.heard = m.fleet.cfg.Now() }()
 		}
 		m.heard = m.fleet.cfg.Now()
-		var msg wire.FromServer
-		if err := json.Unmarshal(data, &msg); err != nil {
-			return heard, fmt.Errorf("read message: %w", err)
-		}
 		before := len(m.unsettled)
 		m.unsettled = slices.DeleteFunc(m.unsettled, func(s sent) bool { return slices.Contains(msg.Settled, s.action) })
 		if settled := before - len(m.unsettled); settled > 0 {
 			m.fleet.count(func(s *Stats) { s.Reports += settled })
 		}
 		tell := func(report string) error {
-			return say(ctx, ws, wire.FromAgent{Capability: wire.Capability, Reports: []string{report}})
+			return conn.Say(ctx, wire.FromAgent{Capability: wire.Capability, Reports: []string{report}})
 		}
 		for _, jws := range msg.Orders {
 			report, err := m.take(ctx, jws, tell)
@@ -168,32 +161,20 @@ func (m *machine) tendLease() (string, error) {
 	return report, err
 }
 
-func (m *machine) dial(ctx context.Context) (*websocket.Conn, error) {
+// connect opens the connection when it is the machine's turn.
+func (m *machine) connect(ctx context.Context) (*uplink.Conn, error) {
 	select {
 	case m.fleet.dialling <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	defer func() { <-m.fleet.dialling }()
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	proof, err := m.proof(http.MethodGet, wire.ConnectPath)
-	if err != nil {
-		return nil, err
-	}
-	ws, _, err := websocket.Dial(ctx, m.fleet.cfg.Server+wire.ConnectPath, &websocket.DialOptions{
-		HTTPClient: m.fleet.http, HTTPHeader: http.Header{"Authorization": {proof}}, CompressionMode: websocket.CompressionDisabled,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	ws.SetReadLimit(wire.MaxMessage)
-	return ws, nil
+	return m.up.Connect(ctx)
 }
 
 // keepAlive pings as a real machine does. That the answer stays out is no
 // reason to end: the machine may be thinking, and then reads nothing.
-func keepAlive(ctx context.Context, ws *websocket.Conn) {
+func keepAlive(ctx context.Context, conn *uplink.Conn) {
 	next := time.NewTimer(rand.N(wire.PingEvery)) // so that a fleet's pings spread
 	defer next.Stop()
 	for {
@@ -202,21 +183,9 @@ func keepAlive(ctx context.Context, ws *websocket.Conn) {
 			return
 		case <-next.C:
 			next.Reset(wire.PingEvery)
-			waiting, cancel := context.WithTimeout(ctx, answerWithin)
-			_ = ws.Ping(waiting) // the reader notices a dead connection
-			cancel()
+			_ = conn.Ping(ctx) // the reader notices a dead connection
 		}
 	}
-}
-
-func say(ctx context.Context, ws *websocket.Conn, msg wire.FromAgent) error {
-	data, err := json.Marshal(msg)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	return ws.Write(ctx, websocket.MessageText, data)
 }
 
 // take judges one order and returns the report that answers it, "" for none.
@@ -303,9 +272,4 @@ func (m *machine) observe() cordon.Observed {
 		Generation: m.standing.Generation, Mode: mode, InForce: true, Enforcer: "simulated", Scope: "host",
 		Limits: []string{"This machine is simulated: nothing is enforced."}, BootID: m.facts.BootID, Lease: lease, At: m.fleet.cfg.Now().UTC(),
 	}
-}
-
-func (m *machine) proof(method, path string) (string, error) {
-	p, err := seal.SignProof(seal.Proof{Machine: m.id, Method: method, Path: path, At: m.fleet.cfg.Now().UTC(), ID: cryptorand.Text()}, m.key)
-	return wire.Scheme + " " + p, err
 }

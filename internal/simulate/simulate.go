@@ -9,8 +9,7 @@
 // A machine takes up every order once and in the order of generations, as a
 // real one does, and sends its report again until the server has settled it,
 // over as many connections as that takes. Nothing is on disk: a fleet that ends
-// is forgotten, and its machines are never heard of again. The clock of this
-// process must be within [wire.ProofWindow] of the server's.
+// is forgotten, and its machines are never heard of again.
 //
 // # What it owns
 //
@@ -19,25 +18,18 @@
 package simulate
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cordon-project/cordon"
-	"github.com/cordon-project/cordon/internal/seal"
-	"github.com/cordon-project/cordon/internal/wire"
+	"github.com/cordon-project/cordon/internal/uplink"
 )
 
 // Config is what a fleet needs. Fields are required unless they say otherwise.
@@ -77,13 +69,10 @@ const Unread cordon.ReportState = "Unread"
 // time. A handshake costs both ends a millisecond of processor time.
 const atOnce = 16
 
-// answerWithin is how long the server may take for an answer.
-const answerWithin = 20 * time.Second
-
 // Fleet is a number of enrolled machines. Make one with [Enrol].
 type Fleet struct {
 	cfg      Config
-	http     *http.Client
+	server   *uplink.Server
 	machines []*machine
 	dialling chan struct{} // holds one for each that is connecting
 
@@ -117,16 +106,15 @@ func Enrol(ctx context.Context, cfg Config, n int) (*Fleet, error) {
 	if cfg.Away == nil {
 		cfg.Away = func(int) bool { return false }
 	}
-	cfg.Server = strings.TrimRight(cfg.Server, "/")
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.Roots}
-	t.ForceAttemptHTTP2 = false // a WebSocket upgrade is HTTP/1.1
-	t.MaxIdleConnsPerHost = atOnce
+	server, err := uplink.New(cfg.Server, cfg.Roots, cfg.Now)
+	if err != nil {
+		return nil, err
+	}
+	defer server.Close()
 	f := &Fleet{
-		cfg: cfg, http: &http.Client{Transport: t}, machines: make([]*machine, n),
+		cfg: cfg, server: server, machines: make([]*machine, n),
 		dialling: make(chan struct{}, atOnce), changed: make(chan struct{}),
 	}
-	defer t.CloseIdleConnections()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var work sync.WaitGroup
@@ -151,49 +139,9 @@ func Enrol(ctx context.Context, cfg Config, n int) (*Fleet, error) {
 
 func (f *Fleet) enrol(ctx context.Context, number int) (*machine, error) {
 	key := f.cfg.Key(number)
-	public := key.Public().(ed25519.PublicKey)
-	jwk, err := seal.MarshalKey(public)
-	if err != nil {
-		return nil, err
-	}
-	m := &machine{fleet: f, number: number, key: key, id: cordon.IDOfKey(public), facts: f.cfg.Facts(number)}
-	body, err := json.Marshal(wire.EnrollRequest{Capability: wire.Capability, Token: f.cfg.Token, Key: jwk, Facts: m.facts})
-	if err != nil {
-		return nil, err
-	}
-	proof, err := m.proof(http.MethodPost, wire.EnrollPath)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.cfg.Server+wire.EnrollPath, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", proof)
-	resp, err := f.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }() // read to its end below
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, wire.MaxMessage))
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode != http.StatusOK {
-		var no wire.Problem
-		if json.Unmarshal(answer, &no) != nil || no.Error == "" {
-			no.Error = resp.Status
-		}
-		return nil, fmt.Errorf("the server refuses: %s", no.Error)
-	}
-	var enrolled wire.EnrollResponse
-	if err := json.Unmarshal(answer, &enrolled); err != nil {
-		return nil, fmt.Errorf("read answer: %w", err)
-	}
-	m.orderKey, err = seal.PublicKey(enrolled.OrderKey)
+	m := &machine{fleet: f, number: number, key: key, id: cordon.IDOfKey(key.Public().(ed25519.PublicKey)), facts: f.cfg.Facts(number), up: f.server.Machine(key)}
+	var err error
+	_, m.orderKey, err = m.up.Enrol(ctx, f.cfg.Token, m.facts)
 	return m, err
 }
 
@@ -208,7 +156,7 @@ func (f *Fleet) Machines() []cordon.MachineID {
 
 // Run keeps every machine connected that is not away, until ctx ends. It is called once.
 func (f *Fleet) Run(ctx context.Context) {
-	defer f.http.CloseIdleConnections()
+	defer f.server.Close()
 	var work sync.WaitGroup
 	defer work.Wait()
 	for _, m := range f.machines {
