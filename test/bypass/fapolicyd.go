@@ -13,7 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cordon-project/cordon/internal/testkit/vm"
+	"github.com/cordon-project/cordon/internal/testkit/vm/image"
 )
 
 // knownLibs are the rules that fapolicyd 1.1.7 ships as fapolicyd.rules.known-libs,
@@ -38,7 +38,7 @@ func addFapolicyd(ctx context.Context, dir string, files map[string]string) erro
 		return err
 	}
 	root := filepath.Join(work, "root")
-	if err := vm.Unpack(ctx, "6.1", root, "fapolicyd=1.1.7-*", "liblmdb0", "libmagic1", "libmagic-mgc"); err != nil {
+	if err := image.Unpack(ctx, "6.1", root, "fapolicyd=1.1.7-*", "liblmdb0", "libmagic1", "libmagic-mgc"); err != nil {
 		return err
 	}
 	var rules strings.Builder

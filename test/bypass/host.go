@@ -13,6 +13,7 @@ import (
 
 	"github.com/cordon-project/cordon/internal/testkit/vm"
 	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
+	"github.com/cordon-project/cordon/internal/testkit/vm/image"
 )
 
 // Column is a boot: a kernel, and what enforces on it.
@@ -126,9 +127,11 @@ func try(ctx context.Context, col Column, names []string, progress func(Result))
 	if err != nil {
 		return err
 	}
-	if files[kernelImage], err = vm.Image(ctx, col.Kernel); err != nil {
+	kernel, err := image.Fetch(ctx, col.Kernel, nil)
+	if err != nil {
 		return err
 	}
+	files[kernelImage] = kernel.Path()
 	m, err := vm.Boot(ctx, vm.Config{Kernel: col.Kernel, Files: files, Modules: []string{"ext4", "brd", "dummy", "binfmt_misc", "fuse"}})
 	if err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/cordon-project/cordon/internal/testkit/vm/host"
 )
 
 // goBuild builds a package of this module, named by its directory, as a static
@@ -26,7 +28,7 @@ func moduleDir(ctx context.Context) (string, error) {
 func goTool(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	out, err := runCommand(cmd)
+	out, err := host.Run(cmd)
 	if err != nil {
 		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
 	}

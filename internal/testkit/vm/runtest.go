@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
+	"github.com/cordon-project/cordon/internal/testkit/vm/host"
 )
 
 // insideVar tells a test program that it runs in a guest, and on which kernel.
@@ -80,7 +81,7 @@ func RunTest(t *testing.T, cfg Config, body func(t *testing.T)) {
 // Require fails the test if what the harness needs is not installed.
 func Require(t *testing.T) {
 	t.Helper()
-	if err := checkTools(); err != nil {
+	if err := host.Check(); err != nil {
 		t.Fatal(err)
 	}
 }

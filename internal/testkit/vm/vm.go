@@ -31,7 +31,12 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
+	"github.com/cordon-project/cordon/internal/testkit/vm/host"
+	"github.com/cordon-project/cordon/internal/testkit/vm/image"
 )
+
+// Kernels are the names of the kernels, see [image.Kernels].
+func Kernels() []string { return image.Kernels() }
 
 // Config describes a machine. Kernel alone is required.
 type Config struct {
@@ -71,6 +76,20 @@ type Config struct {
 	Log io.Writer
 }
 
+// Build makes and keeps what the kernel's guests need, if it is not there yet:
+// the kernel alone without disk, else the Debian system too. It tells log what
+// takes time.
+func Build(ctx context.Context, kernel string, disk bool, log io.Writer) error {
+	if err := host.Check(); err != nil {
+		return err
+	}
+	if _, err := image.Fetch(ctx, kernel, log); err != nil || !disk {
+		return err
+	}
+	_, err := image.Disk(ctx, kernel, nil, log)
+	return err
+}
+
 // ErrEmulator says that QEMU itself crashed, which is not the guest's doing: try
 // again once.
 var ErrEmulator = errors.New("the emulator crashed")
@@ -89,10 +108,10 @@ type Machine struct {
 // Boot starts a machine and waits until it runs programs. A crash of the emulator
 // meanwhile is told and tried once more. The machine ends with ctx at the latest.
 func Boot(ctx context.Context, cfg Config) (m *Machine, err error) {
-	if err := checkTools(); err != nil {
+	if err := host.Check(); err != nil {
 		return nil, err
 	}
-	m = &Machine{cfg: cfg, say: sayTo(cfg.Log)}
+	m = &Machine{cfg: cfg, say: func(format string, args ...any) { host.Say(cfg.Log, format, args...) }}
 	if m.dir, err = os.MkdirTemp("", "cordon-vm-"); err != nil {
 		return nil, fmt.Errorf("make directory of the machine: %w", err)
 	}
@@ -124,7 +143,7 @@ func (m *Machine) prepare(ctx context.Context) error {
 	if m.cfg.Cordon && !m.cfg.Disk {
 		return errors.New("an agent can only be installed in a guest with a disk")
 	}
-	kernel, err := kernelDir(ctx, m.cfg.Kernel, m.say)
+	kernel, err := image.Fetch(ctx, m.cfg.Kernel, m.cfg.Log)
 	if err != nil {
 		return err
 	}
@@ -169,9 +188,16 @@ func (m *Machine) prepare(ctx context.Context) error {
 		}
 		t[filepath.Join(base, to)] = entry{mode: st.Mode().Perm(), from: from}
 	}
-	if err := modules(ctx, kernel, append(mods, m.cfg.Modules...), t); err != nil {
+	loaded, err := kernel.Modules(ctx, append(mods, m.cfg.Modules...)...)
+	if err != nil {
 		return err
 	}
+	var order strings.Builder
+	for _, mod := range loaded {
+		t[channel.InitModules+"/"+mod.Name] = entry{mode: 0o644, data: mod.Data}
+		order.WriteString(mod.Name + "\n")
+	}
+	t[channel.InitOrder] = entry{mode: 0o644, data: []byte(order.String())}
 	initrd := filepath.Join(m.dir, "initramfs")
 	f, err := os.Create(initrd)
 	if err != nil {
@@ -185,7 +211,7 @@ func (m *Machine) prepare(ctx context.Context) error {
 	}
 	m.qemu = []string{
 		"qemu-system-x86_64", "-accel", "tcg,thread=single", "-smp", "1", "-cpu", cpu(m.cfg), "-m", fmt.Sprint(memory), "-no-user-config", "-nodefaults", "-display", "none", "-no-reboot",
-		"-kernel", filepath.Join(kernel, "vmlinuz"), "-initrd", initrd,
+		"-kernel", kernel.Path(), "-initrd", initrd,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=channel,fd=3", "-device", "virtserialport,chardev=channel,name=" + channel.Port,
 	}
@@ -193,12 +219,12 @@ func (m *Machine) prepare(ctx context.Context) error {
 		m.qemu = append(m.qemu, "-icount", "shift=0")
 	}
 	if m.cfg.Disk {
-		disk, err := diskDir(ctx, m.cfg.Kernel, m.cfg.Packages, m.say)
+		disk, err := image.Disk(ctx, m.cfg.Kernel, m.cfg.Packages, m.cfg.Log)
 		if err != nil {
 			return err
 		}
 		overlay := filepath.Join(m.dir, "disk.qcow2")
-		if _, err := command(ctx, m.dir, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", filepath.Join(disk, "disk.img"), overlay); err != nil {
+		if _, err := host.Command(ctx, m.dir, "qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", disk, overlay); err != nil {
 			return err
 		}
 		m.qemu = append(m.qemu, "-drive", "if=virtio,format=qcow2,cache=unsafe,file="+overlay)

@@ -1,11 +1,10 @@
-package vm
+package image
 
 import (
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,19 +58,5 @@ func TestLockEnds(t *testing.T) {
 	cancel()
 	if _, err := lock(ctx, path); !errors.Is(err, context.Canceled) {
 		t.Errorf("waiting for a lock ends with %v", err)
-	}
-}
-
-func TestMissingTools(t *testing.T) {
-	t.Setenv("PATH", t.TempDir())
-	err := checkTools()
-	if err == nil || !strings.Contains(err.Error(), "make deps") || !strings.Contains(err.Error(), "qemu-system-x86 qemu-utils") {
-		t.Errorf("without QEMU: %v", err)
-	}
-}
-
-func TestPattern(t *testing.T) {
-	if p := pattern("TestA/6.12"); p != `^TestA$/^6\.12$` {
-		t.Error(p)
 	}
 }

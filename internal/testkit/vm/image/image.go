@@ -1,4 +1,11 @@
-package vm
+// Package image makes what virtual machines start from: Debian's kernels with
+// their modules, and disks with a Debian server.
+//
+// It promises: what comes from Debian's archive is verified by its signatures,
+// whatever this machine's own sources say; each thing is made once, kept in the
+// user's cache directory, and never written to again; what was broken off is made
+// anew, and another recipe makes another thing.
+package image
 
 import (
 	"context"
@@ -13,6 +20,7 @@ import (
 	"strings"
 
 	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
+	"github.com/cordon-project/cordon/internal/testkit/vm/host"
 )
 
 // suites are the kernels by name, and where Debian has them.
@@ -54,15 +62,21 @@ var (
 
 func rootRecipe(suite string) string { return "root 1 " + mirror + suite + fmt.Sprint(rootPackages) }
 
-// kernelDir returns the directory of a kernel: its packages in debs, their
-// content in tree, vmlinuz, and its version in the file version.
-func kernelDir(ctx context.Context, kernel string, say func(string, ...any)) (string, error) {
+// Kernel is a kernel of Debian's. Its directory has its packages in debs, their
+// content in tree, the kernel itself, and its version in the file version.
+type Kernel struct{ dir string }
+
+// Path is the file of the kernel itself.
+func (k Kernel) Path() string { return filepath.Join(k.dir, "vmlinuz") }
+
+// Fetch returns one of [Kernels]. It tells log, which may be nil, what takes time.
+func Fetch(ctx context.Context, kernel string, log io.Writer) (Kernel, error) {
 	suite, err := suiteOf(kernel)
 	if err != nil {
-		return "", err
+		return Kernel{}, err
 	}
-	return cached(ctx, "kernel-"+kernel, kernelRecipe+suite, func(dir string) error {
-		say("fetching kernel %s from Debian %s", kernel, suite)
+	dir, err := cached(ctx, "kernel-"+kernel, kernelRecipe+suite, func(dir string) error {
+		host.Say(log, "fetching kernel %s from Debian %s", kernel, suite)
 		debs := filepath.Join(dir, "debs")
 		if err := download(ctx, suite, dir, debs); err != nil {
 			return err
@@ -73,6 +87,7 @@ func kernelDir(ctx context.Context, kernel string, say func(string, ...any)) (st
 		}
 		return index(ctx, dir, tree)
 	})
+	return Kernel{dir}, err
 }
 
 // unpack puts what the packages in debs bring below tree.
@@ -82,7 +97,7 @@ func unpack(ctx context.Context, debs, tree string) error {
 		return err
 	}
 	for _, n := range names {
-		if _, err := command(ctx, debs, "dpkg-deb", "-x", n, tree); err != nil {
+		if _, err := host.Command(ctx, debs, "dpkg-deb", "-x", n, tree); err != nil {
 			return err
 		}
 	}
@@ -141,7 +156,7 @@ func privateApt(ctx context.Context, suite, work string, status []byte) (run fun
 		} {
 			all = append(all, "-o", o)
 		}
-		return command(ctx, dir, append(all, args...)...)
+		return host.Command(ctx, dir, append(all, args...)...)
 	}
 	_, err = run(work, "apt-get", "update", "-q")
 	return run, err
@@ -232,36 +247,33 @@ func index(ctx context.Context, dir, tree string) error {
 	version := filepath.Base(versions[0])
 	images, _ := filepath.Glob(tree + "/boot/vmlinuz-*")
 	images = append(images, tree+"/usr/lib/modules/"+version+"/vmlinuz")
-	if _, err := command(ctx, dir, "cp", images[0], "vmlinuz"); err != nil {
+	if _, err := host.Command(ctx, dir, "cp", images[0], "vmlinuz"); err != nil {
 		return err
 	}
-	if _, err := command(ctx, dir, tool("depmod"), "-b", tree, version); err != nil {
+	if _, err := host.Command(ctx, dir, host.Tool("depmod"), "-b", tree, version); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "version"), []byte(version), 0o644)
 }
 
-// tool is the path of one of the tools, which checkTools has seen.
-func tool(name string) string {
-	path, err := look(name)
-	if err != nil {
-		return name
-	}
-	return path
+// Module is a module of a kernel.
+type Module struct {
+	Name string // of its file, NAME.ko
+	Data []byte // uncompressed
 }
 
-// modules adds the named kernel modules and what they need to t, uncompressed.
-// What is built into the kernel adds nothing.
-func modules(ctx context.Context, kernel string, names []string, t tree) error {
-	version, err := os.ReadFile(filepath.Join(kernel, "version"))
+// Modules returns the named modules and what they need, in the order in which
+// they can be loaded. What is built into the kernel is not among them.
+func (k Kernel) Modules(ctx context.Context, names ...string) ([]Module, error) {
+	version, err := os.ReadFile(filepath.Join(k.dir, "version"))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var order []string
+	var all []Module
 	for _, name := range names {
-		out, err := command(ctx, kernel, tool("modprobe"), "-C", "/dev/null", "-d", filepath.Join(kernel, "tree"), "-S", string(version), "--show-depends", name)
+		out, err := host.Command(ctx, k.dir, host.Tool("modprobe"), "-C", "/dev/null", "-d", filepath.Join(k.dir, "tree"), "-S", string(version), "--show-depends", name)
 		if err != nil {
-			return fmt.Errorf("find module %s: %w", name, err)
+			return nil, fmt.Errorf("find module %s: %w", name, err)
 		}
 		for line := range strings.Lines(out) {
 			f := strings.Fields(line)
@@ -270,29 +282,27 @@ func modules(ctx context.Context, kernel string, names []string, t tree) error {
 			}
 			base, _, _ := strings.Cut(filepath.Base(f[1]), ".ko")
 			base += ".ko"
-			if slices.Contains(order, base) {
+			if slices.ContainsFunc(all, func(m Module) bool { return m.Name == base }) {
 				continue
 			}
 			data, err := unpacked(ctx, f[1])
 			if err != nil {
-				return err
+				return nil, err
 			}
-			order = append(order, base)
-			t[channel.InitModules+"/"+base] = entry{mode: 0o644, data: data}
+			all = append(all, Module{base, data})
 		}
 	}
-	t[channel.InitOrder] = entry{mode: 0o644, data: []byte(strings.Join(order, "\n") + "\n")}
-	return nil
+	return all, nil
 }
 
 // unpacked reads a module, which newer kernels have compressed.
 func unpacked(ctx context.Context, path string) ([]byte, error) {
 	switch filepath.Ext(path) {
 	case ".xz":
-		out, err := command(ctx, "/", "xz", "-dc", path)
+		out, err := host.Command(ctx, "/", "xz", "-dc", path)
 		return []byte(out), err
 	case ".zst":
-		out, err := command(ctx, "/", "zstd", "-dcq", path)
+		out, err := host.Command(ctx, "/", "zstd", "-dcq", path)
 		return []byte(out), err
 	}
 	return os.ReadFile(path)
@@ -300,19 +310,19 @@ func unpacked(ctx context.Context, path string) ([]byte, error) {
 
 // rootDir returns the directory whose subdirectory tree is the Debian system of
 // the suite, without a kernel.
-func rootDir(ctx context.Context, suite string, say func(string, ...any)) (string, error) {
+func rootDir(ctx context.Context, suite string, log io.Writer) (string, error) {
 	return cached(ctx, "root-"+suite, rootRecipe(suite), func(dir string) error {
 		if os.Geteuid() != 0 {
 			return errors.New("a Debian system can only be made by root: run this as root once")
 		}
-		say("making a Debian %s system with debootstrap, which takes one to three minutes", suite)
+		host.Say(log, "making a Debian %s system with debootstrap, which takes one to three minutes", suite)
 		root := filepath.Join(dir, "tree")
-		cmd := exec.CommandContext(ctx, tool("debootstrap"), "--variant=minbase", "--arch=amd64", "--keyring="+keyring, "--include="+strings.Join(rootPackages, ","), suite, root, mirror)
+		cmd := exec.CommandContext(ctx, host.Tool("debootstrap"), "--variant=minbase", "--arch=amd64", "--keyring="+keyring, "--include="+strings.Join(rootPackages, ","), suite, root, mirror)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
-		if proxy, err := command(ctx, dir, "apt-config", "shell", "P", "Acquire::http::Proxy"); err == nil && strings.HasPrefix(proxy, "P='http") {
+		if proxy, err := host.Command(ctx, dir, "apt-config", "shell", "P", "Acquire::http::Proxy"); err == nil && strings.HasPrefix(proxy, "P='http") {
 			cmd.Env = append(cmd.Env, "http_proxy="+strings.Trim(strings.TrimSpace(proxy[2:]), "'"))
 		}
-		if _, err := runCommand(cmd); err != nil {
+		if _, err := host.Run(cmd); err != nil {
 			return err
 		}
 		return furnish(ctx, root)
@@ -334,17 +344,17 @@ func furnish(ctx context.Context, root string) error {
 			return err
 		}
 	}
-	if _, err := command(ctx, root, "chroot", root, "useradd", "-m", "-s", "/bin/bash", "-u", fmt.Sprint(channel.UserID), channel.UserName); err != nil {
+	if _, err := host.Command(ctx, root, "chroot", root, "useradd", "-m", "-s", "/bin/bash", "-u", fmt.Sprint(channel.UserID), channel.UserName); err != nil {
 		return err
 	}
-	_, err := command(ctx, root, "chroot", root, "sh", "-c", "apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin")
+	_, err := host.Command(ctx, root, "chroot", root, "sh", "-c", "apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin")
 	return err
 }
 
-// diskDir returns the directory with disk.img: the Debian system with the
-// kernel's packages installed, and others if some are named, as an ext4 file
-// system. It is never written to.
-func diskDir(ctx context.Context, kernel string, packages []string, say func(string, ...any)) (string, error) {
+// Disk returns the file of a disk: the Debian system with the kernel's packages
+// installed, and others if some are named, as an ext4 file system. It is never
+// written to. The first of a Debian can only be made by root.
+func Disk(ctx context.Context, kernel string, packages []string, log io.Writer) (string, error) {
 	suite, err := suiteOf(kernel)
 	if err != nil {
 		return "", err
@@ -353,65 +363,38 @@ func diskDir(ctx context.Context, kernel string, packages []string, say func(str
 	if len(packages) > 0 {
 		recipe += fmt.Sprint(packages)
 	}
-	return cached(ctx, "disk-"+kernel, recipe, func(dir string) error {
-		system, err := rootDir(ctx, systems[kernel], say)
+	dir, err := cached(ctx, "disk-"+kernel, recipe, func(dir string) error {
+		system, err := rootDir(ctx, systems[kernel], log)
 		if err != nil {
 			return err
 		}
-		fetched, err := kernelDir(ctx, kernel, say)
+		fetched, err := Fetch(ctx, kernel, log)
 		if err != nil {
 			return err
 		}
-		say("making a disk with kernel %s", kernel)
+		host.Say(log, "making a disk with kernel %s", kernel)
 		root := filepath.Join(dir, "tree")
-		if _, err := command(ctx, dir, "cp", "-a", "--reflink=auto", system+"/tree", root); err != nil {
+		if _, err := host.Command(ctx, dir, "cp", "-a", "--reflink=auto", system+"/tree", root); err != nil {
 			return err
 		}
-		if _, err := command(ctx, dir, "cp", "-a", fetched+"/debs", root+"/debs"); err != nil {
+		if _, err := host.Command(ctx, dir, "cp", "-a", fetched.dir+"/debs", root+"/debs"); err != nil {
 			return err
 		}
 		if len(packages) > 0 {
-			say("fetching %s", strings.Join(packages, ", "))
+			host.Say(log, "fetching %s", strings.Join(packages, ", "))
 			if err := extra(ctx, systems[kernel], dir, root, root+"/debs", packages); err != nil {
 				return err
 			}
 		}
 		// The initramfs is ours, so none is made. All dependencies are met, or apt
 		// would refuse to work in the guest.
-		if _, err := command(ctx, dir, "chroot", root, "sh", "-c", "export INITRD=No && dpkg -i /debs/linux-base*.deb && dpkg -i /debs/*.deb && rm -r /debs && apt-get check"); err != nil {
+		if _, err := host.Command(ctx, dir, "chroot", root, "sh", "-c", "export INITRD=No && dpkg -i /debs/linux-base*.deb && dpkg -i /debs/*.deb && rm -r /debs && apt-get check"); err != nil {
 			return err
 		}
-		if _, err := command(ctx, dir, tool("mke2fs"), "-q", "-t", "ext4", "-O", "verity", "-L", "root", "-d", root, "disk.img", diskSize); err != nil {
+		if _, err := host.Command(ctx, dir, host.Tool("mke2fs"), "-q", "-t", "ext4", "-O", "verity", "-L", "root", "-d", root, "disk.img", diskSize); err != nil {
 			return err
 		}
 		return errors.Join(os.Chmod(filepath.Join(dir, "disk.img"), 0o444), os.RemoveAll(root))
 	})
-}
-
-// Build makes and keeps what the kernel's guests need, if it is not there yet:
-// the kernel alone without disk, else the Debian system too. It tells progress to w.
-func Build(ctx context.Context, kernel string, disk bool, w io.Writer) error {
-	if err := checkTools(); err != nil {
-		return err
-	}
-	say := sayTo(w)
-	if _, err := kernelDir(ctx, kernel, say); err != nil || !disk {
-		return err
-	}
-	_, err := diskDir(ctx, kernel, nil, say)
-	return err
-}
-
-func sayTo(w io.Writer) func(string, ...any) {
-	return func(format string, args ...any) {
-		if w != nil {
-			_, _ = fmt.Fprintf(w, "vm: "+format+"\n", args...) // only progress
-		}
-	}
-}
-
-// Image returns the path of the kernel itself, made and kept if it is not there yet.
-func Image(ctx context.Context, kernel string) (string, error) {
-	dir, err := kernelDir(ctx, kernel, sayTo(nil))
-	return filepath.Join(dir, "vmlinuz"), err
+	return filepath.Join(dir, "disk.img"), err
 }
