@@ -234,10 +234,10 @@ func (f fleet) run(ctx context.Context, ready func() error) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		_, _ = fmt.Fprintf(f.env.Stderr, "%d of %d machines are connected\n", machines.Stats().Connected, present)
+		_, _ = fmt.Fprintf(f.env.Stderr, "%d of %d machines are connected\n", machines.Stats().Connected, present) // only progress
 	}
 	_, _ = fmt.Fprintf(f.env.Stderr, "%d machines at %s, %d of them connected: %d with a role, and %s\n",
-		f.plan.Len(), f.server, present, len(simulate.Roles), cmp.Or(f.plan.Count(), "no others"))
+		f.plan.Len(), f.server, present, len(simulate.Roles), cmp.Or(f.plan.Count(), "no others")) // only progress, as above
 	if err := ready(); err != nil {
 		return err
 	}

@@ -199,6 +199,7 @@ func (a *Agent) obey(run, ctx context.Context, orders <-chan []string, policies 
 				return
 			}
 		case list := <-orders:
+			// Where it does not arrive, the outcome does over the next connection.
 			tell := func(report string) { _ = say(wire.FromAgent{Capability: wire.Capability, Reports: []string{report}}) }
 			reports, _ := a.takeAll(run, list, tell)
 			a.renew(run)
@@ -289,7 +290,7 @@ func (a *Agent) conversePoll(ctx context.Context, up *uplink.Machine, greeted fu
 		if answer.Policy != "" { // the next question says that it was taken up
 			wait = !a.takePolicy(ctx, answer.Policy)
 		}
-		reports, refused := a.takeAll(ctx, answer.Orders, func(report string) { _ = tell(report) })
+		reports, refused := a.takeAll(ctx, answer.Orders, func(report string) { _ = tell(report) }) // as in obey
 		a.renew(ctx)
 		if len(reports) > 0 {
 			if err := tell(reports...); err != nil {

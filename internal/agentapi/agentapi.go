@@ -213,7 +213,7 @@ func (c *connection) serve() {
 	}
 	turn <- struct{}{}
 	if c.member = a.Hub.Join(m, offer, end, a.Service.Now()); c.member == nil {
-		_ = ws.Close(websocket.StatusTryAgainLater, "the server is stopping")
+		_ = ws.Close(websocket.StatusTryAgainLater, "the server is stopping") // a farewell; the connection ends in any case
 		return
 	}
 	defer a.Hub.Leave(c.member)
@@ -225,7 +225,7 @@ func (c *connection) serve() {
 		a.Hub.Seen(c.member, a.Service.Now())
 		var msg wire.FromAgent
 		if err := json.Unmarshal(data, &msg); err != nil {
-			_ = ws.Close(websocket.StatusInvalidFramePayloadData, "not a message of this protocol")
+			_ = ws.Close(websocket.StatusInvalidFramePayloadData, "not a message of this protocol") // a farewell; the connection ends in any case
 			return
 		}
 		if !first {
@@ -240,7 +240,7 @@ func (c *connection) serve() {
 			if ctx.Err() == nil {
 				a.Log.ErrorContext(ctx, "message not handled, connection ended", "machine", m, "err", err)
 			}
-			_ = ws.Close(websocket.StatusInternalError, "try again later")
+			_ = ws.Close(websocket.StatusInternalError, "try again later") // a farewell; the connection ends in any case
 			return
 		}
 	}

@@ -89,7 +89,7 @@ func Open(path string) (int, error) {
 		return -1, err
 	}
 	if _, err := Of(fd); err != nil {
-		_ = unix.Close(fd)
+		_ = unix.Close(fd) // only read
 		return -1, err
 	}
 	return fd, nil
@@ -142,7 +142,7 @@ func (h *Hasher) once(ctx context.Context, path string, withMD5 bool) (Sum, erro
 	if err != nil {
 		return Sum{}, err
 	}
-	defer func() { _ = unix.Close(fd) }()
+	defer func() { _ = unix.Close(fd) }() // only read
 	began := h.now()
 	s, err := h.read(ctx, fd, withMD5)
 	if err != nil {
@@ -205,7 +205,7 @@ func Magic(path, magic string) bool {
 	if err != nil {
 		return false
 	}
-	defer func() { _ = unix.Close(fd) }()
+	defer func() { _ = unix.Close(fd) }() // only read
 	buf := make([]byte, len(magic))
 	n, err := unix.Pread(fd, buf, 0)
 	return err == nil && string(buf[:n]) == magic

@@ -119,7 +119,7 @@ func Next(rawQuery string, behind cordon.Position, rest int) string {
 	for param := range strings.SplitSeq(rawQuery, "&") {
 		rawName, rawValue, _ := strings.Cut(param, "=")
 		name, _ := unescape(rawName)
-		values[cordon.Fold(name)], _ = unescape(rawValue)
+		values[cordon.Fold(name)], _ = unescape(rawValue) // what cannot be read is no position
 		switch cordon.Fold(name) {
 		case "", "$skip", "$top", "$skiptoken":
 		default:

@@ -134,7 +134,7 @@ func (c *scan) file(dir, link string, mine map[cordon.FileID]bool) {
 	if err != nil {
 		return // a thread of the kernel, or it has ended
 	}
-	defer func() { _ = unix.Close(fd) }()
+	defer func() { _ = unix.Close(fd) }() // only read
 	var st unix.Statx_t
 	if unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_BASIC_STATS, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return
@@ -202,7 +202,7 @@ func (c *scan) read(path int, id cordon.FileID) (d cordon.Digest, ok bool) {
 	if err != nil {
 		return d, false
 	}
-	defer func() { _ = unix.Close(fd) }()
+	defer func() { _ = unix.Close(fd) }() // only read
 	sum := sha256.New()
 	for off := int64(0); off <= id.Size; {
 		n, err := unix.Pread(fd, c.buf, off)
@@ -237,7 +237,7 @@ func (c *scan) isRemote(dir string, dev uint64) bool {
 			delete(c.remote, ns)
 			return true
 		}
-		defer func() { _ = f.Close() }()
+		defer func() { _ = f.Close() }() // only read
 		for lines := bufio.NewScanner(f); lines.Scan(); {
 			before, after, _ := strings.Cut(lines.Text(), " - ")
 			fields := strings.Fields(before)

@@ -80,8 +80,10 @@ func BenchmarkLast(b *testing.B) {
 // BenchmarkOneFilePackage builds the set anew after a package of one file was
 // upgraded, among all the packages of the machine: on a copy of dpkg's database.
 func BenchmarkOneFilePackage(b *testing.B) {
-	if _, err := dpkg.Open("/", time.Now()); err != nil {
-		b.Skip(err)
+	if _, err := dpkg.Open("/", time.Now()); errors.Is(err, dpkg.ErrNone) {
+		b.Skip("this machine has no dpkg database")
+	} else if err != nil {
+		b.Fatal(err)
 	}
 	root := b.TempDir()
 	copyTree(b, "/"+dpkg.Dir, filepath.Join(root, dpkg.Dir))

@@ -86,14 +86,14 @@ func (b *Builder) Watch(ctx context.Context) (<-chan struct{}, error) {
 	}
 	t := &targets{w: w, dirs: b.watched()}
 	if err := t.arm(); err != nil {
-		_ = w.Close()
+		_ = w.Close() // it only watches
 		return nil, err
 	}
 	raw, out := make(chan struct{}), make(chan struct{}, 1)
 	go debounce(ctx, raw, out)
 	go func() {
 		defer close(raw)
-		defer func() { _ = w.Close() }()
+		defer func() { _ = w.Close() }() // it only watches
 		t.forward(ctx, raw, func(err error) { b.log().Warn("watching the package databases", "reason", err.Error()) })
 	}()
 	return out, nil

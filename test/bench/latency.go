@@ -168,7 +168,7 @@ func (b *bench) requests(e *endpoint) {
 	connecting, done := context.WithTimeout(b, time.Minute)
 	defer done()
 	check(fleet.Wait(connecting, func(s simulate.Stats) bool { return s.Connected == simulated }))
-	time.Sleep(3 * time.Second)
+	time.Sleep(3 * time.Second) // what each of them says first is to be taken in too
 	after := memory(b.running.Process.Pid, "VmRSS")
 	each := float64(after-before) / 1024 / simulated
 	b.Target("server's memory per connected agent", each <= 50, "≤ 50 KB", "%.1f KB (resident: %.1f → %.1f MB)", each, mb(before), mb(after))

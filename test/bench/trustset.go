@@ -28,7 +28,7 @@ func (b *bench) trustSet() {
 		p = b.onefile()
 		defer func() { _ = unix.Unmount("/"+dpkg.Dir, unix.MNT_DETACH) }() // the namespace takes it along in any case
 	}
-	time.Sleep(fileid.Settle + 500*time.Millisecond)
+	time.Sleep(fileid.Settle + 500*time.Millisecond) // only files that have not changed for a while are known by their identity
 	build := func(t *trust.Builder) (*cordon.TrustSet, trust.Summary) {
 		set, sum, err := t.Build(b)
 		check(err)

@@ -238,6 +238,7 @@ func (w *world) startServer() (stop func()) {
 		}
 	})
 	w.Cleanup(stop)
+	// Another process, of which only an answer tells that it is ready.
 	for end := time.Now().Add(time.Minute); !w.ready(data); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			text, _ := os.ReadFile(log.Name())

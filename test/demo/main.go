@@ -137,7 +137,7 @@ func (d *demo) start(name string, args ...string) error {
 	d.stops = append(d.stops, func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 		_ = cmd.Wait()
-		_ = out.Close()
+		_ = out.Close() // only its log
 	})
 	return nil
 }

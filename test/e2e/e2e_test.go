@@ -249,7 +249,7 @@ func TestCrashes(t *testing.T) {
 				}
 				posted <- a
 			}()
-			time.Sleep(time.Duration(r.IntN(40_000)) * time.Microsecond)
+			time.Sleep(time.Duration(r.IntN(40_000)) * time.Microsecond) // at any moment of the order's life: that is the subject
 			which := r.IntN(3)
 			if which != 1 {
 				w.server.kill()

@@ -340,7 +340,8 @@ func (w *world) ended(id string) action {
 	return a
 }
 
-// until polls; it fails the test after a minute.
+// until asks again and again, because other processes are what it waits for: only
+// their answers tell. It fails the test after a minute.
 func (w *world) until(what string, done func() bool) {
 	w.Helper()
 	for end := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {

@@ -207,7 +207,7 @@ func TestSimulateEnvFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var text []byte
-	for end := time.Now().Add(time.Minute); !bytes.Contains(text, []byte("CORDON_SIMULATED_MACHINES=13\n")); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !bytes.Contains(text, []byte("CORDON_SIMULATED_MACHINES=13\n")); time.Sleep(5 * time.Millisecond) { // the file is all that tells
 		if text, _ = os.ReadFile(file); time.Now().After(end) {
 			t.Fatalf("after a minute the file has %q", text)
 		}

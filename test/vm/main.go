@@ -57,7 +57,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	if err != nil && ctx.Err() == nil {
-		_, _ = fmt.Fprintln(stderr, "vm:", err)
+		_, _ = fmt.Fprintln(stderr, "vm:", err) // there is nobody else to tell
 	}
 	return code
 }
@@ -109,7 +109,7 @@ func parseRun(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.lsm, "lsm", "", "the kernel's `list` of security modules (lsm=) instead of its own")
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		_, _ = io.WriteString(stderr, usage+"\n")
+		_, _ = io.WriteString(stderr, usage+"\n") // there is nobody else to tell
 		f.SetOutput(stderr)
 		f.PrintDefaults()
 		return o, err
@@ -168,7 +168,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 	}
 	code, err = attempt(ctx, o, stdout, stderr)
 	if errors.Is(err, vm.ErrEmulator) {
-		_, _ = fmt.Fprintf(stderr, "vm: %v\nvm: everything begins once more\n", err)
+		_, _ = fmt.Fprintf(stderr, "vm: %v\nvm: everything begins once more\n", err) // there is nobody else to tell
 		code, err = attempt(ctx, o, stdout, stderr)
 	}
 	return code, err
@@ -178,7 +178,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int
 func attempt(ctx context.Context, o options, stdout, stderr io.Writer) (code int, err error) {
 	began := time.Now()
 	say := func(format string, args ...any) {
-		_, _ = fmt.Fprintf(stderr, "vm: %3.0fs "+format+"\n", append([]any{time.Since(began).Seconds()}, args...)...)
+		_, _ = fmt.Fprintf(stderr, "vm: %3.0fs "+format+"\n", append([]any{time.Since(began).Seconds()}, args...)...) // there is nobody else to tell
 	}
 	cfg := vm.Config{Kernel: o.kernel, Disk: true, Cordon: true, Memory: o.memory, Icount: o.icount, LSM: o.lsm, Log: stderr, Files: map[string]string{}}
 	program := channel.Program{Args: append([]string{"sh", "-c"}, strings.Join(o.script, " ")), User: o.user}

@@ -342,8 +342,10 @@ func TestReplacedWhileExamined(t *testing.T) {
 		evil := bytes.Clone(good)
 		if i := bytes.Index(evil, []byte{0x31, 0xff}); i >= 0 {
 			copy(evil[i:], []byte{0x6a, 0x07}) // push 7 in place of xor edi,edi
+		} else if runtime.GOARCH != "amd64" {
+			t.Skip("this test knows how to change the code of amd64 only, and this is " + runtime.GOARCH)
 		} else {
-			t.Skip("the canary's code is not the one this test knows how to change (it knows amd64)")
+			t.Fatal("the canary's code is not the one that this test knows how to change")
 		}
 		r.apply(cordon.ModeEnforce, c)
 		var stop atomic.Bool

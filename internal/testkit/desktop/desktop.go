@@ -106,7 +106,7 @@ func Dir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // the test is over
 	return dir
 }
 
@@ -205,7 +205,7 @@ func OpenTerminal(t testing.TB, uid int, utf8, stopped bool) *Terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = master.Close() })
+	t.Cleanup(func() { _ = master.Close() }) // the test is over
 	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
@@ -218,7 +218,7 @@ func OpenTerminal(t testing.TB, uid int, utf8, stopped bool) *Terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = slave.Close() })
+	t.Cleanup(func() { _ = slave.Close() }) // the test is over
 	mode, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
 	if err == nil && utf8 {
 		mode.Iflag |= unix.IUTF8

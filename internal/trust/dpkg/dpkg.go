@@ -138,7 +138,7 @@ func (db *DB) Files(p *Package, see func(File) error) error {
 		if err != nil {
 			return fmt.Errorf("read md5sums: %w", err)
 		}
-		defer func() { _ = f.Close() }()
+		defer func() { _ = f.Close() }() // only read
 		err = parseSums(p.sums, f, func(path string, sum [md5.Size]byte) error {
 			return see(File{Path: db.diversions.apply(path, p.Name), MD5: sum})
 		})
@@ -174,7 +174,7 @@ func readInfo(dir string) (infoDir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read package lists: %w", err)
 	}
-	defer func() { _ = d.Close() }()
+	defer func() { _ = d.Close() }() // only read
 	info := infoDir{}
 	for {
 		names, err := d.Readdirnames(512)
@@ -282,7 +282,7 @@ func readStatus(dir string) ([]stanza, error) {
 		if err != nil {
 			return err
 		}
-		defer func() { _ = f.Close() }()
+		defer func() { _ = f.Close() }() // only read
 		return parseStatus(path, journal, f, func(line int, s stanza) error {
 			key := [2]string{s.name, s.arch}
 			i, twice := at[key]

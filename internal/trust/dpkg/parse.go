@@ -250,7 +250,7 @@ func readDiversions(path string) (diversions, error) {
 	if err != nil {
 		return diversions{}, fmt.Errorf("read diversions: %w", err)
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = f.Close() }() // only read
 	return parseDiversions(path, f)
 }
 

@@ -42,7 +42,7 @@ func eachBDB(path string, see func([]byte) error) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = f.Close() }() // only read
 	before, err := f.Stat()
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ func eachNDB(path string, see func([]byte) error) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = f.Close() }() // only read
 	// rpm holds this lock alone while it writes. Whoever waits for it here waits for
 	// rpm, which may wait for a program that waits for a verdict.
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {

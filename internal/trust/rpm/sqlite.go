@@ -21,7 +21,7 @@ func eachSQLite(path string, see func([]byte) error) (err error) {
 		return err
 	}
 	err = magicAt(f, []byte("SQLite format 3\x00"))
-	_ = f.Close()
+	_ = f.Close() // only read
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func eachSQLite(path string, see func([]byte) error) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback() }()
+	defer func() { _ = tx.Rollback() }() // only read
 	// rpm's index of names has its own pages: a page of headers that is damaged so
 	// that SQLite sees fewer of them shows here.
 	var names, n int

@@ -56,7 +56,7 @@ func Load(path string) ([]Rule, error) {
 	if err != nil {
 		return nil, refuse(err, "The rules file %s cannot be opened. Make it readable for root, or remove it from the configuration.", path)
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = f.Close() }() // only read
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, refuse(err, "The rules file %s cannot be examined. Check the file system it lies on.", path)

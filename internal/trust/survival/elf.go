@@ -22,7 +22,7 @@ func (c *checker) needs(path, role string) {
 		return
 	}
 	n, _ := f.ReadAt(head, 0)
-	_ = f.Close()
+	_ = f.Close() // only read
 	if interpreter, arg := scriptLine(head[:n]); interpreter != "" {
 		c.interpreter(path, interpreter, arg, role)
 		return
@@ -66,7 +66,7 @@ func readLinkage(file, path string) *linkage {
 	if err != nil {
 		return &linkage{err: err}
 	}
-	defer func() { _ = e.Close() }()
+	defer func() { _ = e.Close() }() // only read
 	l := &linkage{class: e.Class, machine: e.Machine}
 	for _, p := range e.Progs {
 		if p.Type != elf.PT_INTERP || p.Filesz > 4096 {
@@ -216,7 +216,7 @@ func (c *checker) conf(path string, depth int) error {
 	if err != nil {
 		return fmt.Errorf("read library directories: %w", err)
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = f.Close() }() // only read
 	s := bufio.NewScanner(f)
 	for s.Scan() {
 		line, _, _ := strings.Cut(s.Text(), "#")

@@ -216,7 +216,7 @@ func (c *checker) trusted(path string) (bool, error) {
 		return false, err
 	}
 	id, err := fileid.Of(fd)
-	_ = unix.Close(fd)
+	_ = unix.Close(fd) // only read
 	if err != nil {
 		return false, err
 	}
@@ -303,7 +303,7 @@ func (c *checker) lines(path string, see func(string)) error {
 	if err != nil {
 		return fmt.Errorf("read accounts: %w", err)
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = f.Close() }() // only read
 	s := bufio.NewScanner(f)
 	for s.Scan() {
 		see(s.Text())

@@ -73,7 +73,7 @@ func (g *guest) flip() {
 	for range 4 {
 		others = append(others, background("spin", 1<<40, "-"))
 	}
-	time.Sleep(200 * time.Millisecond)
+	time.Sleep(200 * time.Millisecond) // until the scheduler knows them as what they are
 	loaded := g.flips(50)
 	say := func(name string, s figures.Sample) {
 		g.Figure(name, "%s ms, p99 %.3f", s.Spread("%.3f"), s.At(.99))

@@ -95,7 +95,7 @@ func loadModules() error {
 			return fmt.Errorf("open module: %w", err)
 		}
 		err = unix.FinitModule(int(f.Fd()), "", 0)
-		_ = f.Close()
+		_ = f.Close() // it goes with the guest
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("load module %s: %w", s.Text(), err)
 		}
@@ -186,7 +186,7 @@ func loopbackUp() error {
 	if err != nil {
 		return fmt.Errorf("open socket: %w", err)
 	}
-	defer func() { _ = unix.Close(fd) }()
+	defer func() { _ = unix.Close(fd) }() // it goes with the guest
 	req, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err

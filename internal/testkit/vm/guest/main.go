@@ -24,8 +24,8 @@ func main() {
 		err = initialize()
 		fmt.Println("cordon-vm:", err)
 		unix.Sync()
-		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-		time.Sleep(time.Minute) // process 1 must not return
+		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF) // nothing can be done where it fails
+		time.Sleep(time.Minute)                          // process 1 must not return
 	default:
 		err = fmt.Errorf("this program belongs into the guest of the VM harness")
 	}

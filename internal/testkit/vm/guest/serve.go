@@ -63,7 +63,8 @@ func serve() error {
 	}
 }
 
-// openPort finds the port without udev, which is not always there.
+// openPort finds the port without udev, which is not always there, so that it has
+// to look again until the kernel has found it.
 func openPort() (*os.File, error) {
 	for range 300 {
 		names, _ := filepath.Glob("/sys/class/virtio-ports/*/name")
@@ -169,7 +170,7 @@ func (s *server) feed(id uint32, p *program, w io.WriteCloser, done <-chan struc
 			if len(data) == 0 {
 				_ = w.Close() // the program may have closed it
 			} else if _, err := w.Write(data); err != nil {
-				_ = w.Close()
+				_ = w.Close() // it goes with the guest
 			}
 			s.send(channel.Message{Kind: channel.Taken, ID: id})
 		}

@@ -68,7 +68,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			tick.Stop()
-			return func() { _ = f.Close() }, nil
+			return func() { _ = f.Close() }, nil // which lets the lock go
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
