@@ -74,18 +74,9 @@ func (c *ActionsListCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return env.PrintJSON(actions)
-	}
-	if len(actions) == 0 {
-		env.note("there are no such actions")
-		return nil
-	}
-	rows := [][]string{{"ID", "TYPE", "MACHINE", "STATUS", "CREATED", "REQUESTOR", "COMMENT"}}
-	for _, a := range actions {
-		rows = append(rows, []string{a.ID, a.Type, machineOf(a), a.Status, clock(a.CreationDateTimeUTC), a.Requestor, shorten(a.RequestorComment)})
-	}
-	return env.Table(rows...)
+	return printList(env, c.JSON, actions, "there are no such actions", []string{"ID", "TYPE", "MACHINE", "STATUS", "CREATED", "REQUESTOR", "COMMENT"}, func(a mde.MachineAction) []string {
+		return []string{a.ID, a.Type, machineOf(a), a.Status, clock(a.CreationDateTimeUTC), a.Requestor, shorten(a.RequestorComment)}
+	})
 }
 
 // word finds s, in any case, among words and short forms of them. The empty

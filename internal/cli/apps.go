@@ -110,18 +110,13 @@ func (c *AppsListCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return env.PrintJSON(append([]mde.App{}, apps...))
-	}
-	rows := [][]string{{"CLIENT ID", "NAME", "SECRETS", "CERTIFICATES", "PERMISSIONS"}}
-	for _, a := range apps {
+	return printList(env, c.JSON, apps, "there are no applications", []string{"CLIENT ID", "NAME", "SECRETS", "CERTIFICATES", "PERMISSIONS"}, func(a mde.App) []string {
 		words := make([]string, len(a.Permissions))
 		for i, p := range a.Permissions {
 			words[i] = string(p)
 		}
-		rows = append(rows, []string{a.ClientID, shorten(a.DisplayName), fmt.Sprint(len(a.Secrets)), fmt.Sprint(len(a.Certificates)), shorten(strings.Join(words, " "))})
-	}
-	return env.Table(rows...)
+		return []string{a.ClientID, shorten(a.DisplayName), fmt.Sprint(len(a.Secrets)), fmt.Sprint(len(a.Certificates)), shorten(strings.Join(words, " "))}
+	})
 }
 
 // AppsShowCmd is "cordon apps show".

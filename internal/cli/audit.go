@@ -59,18 +59,9 @@ func (c *AuditCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return env.PrintJSON(entries)
-	}
-	if len(entries) == 0 {
-		env.note("there are no such entries")
-		return nil
-	}
-	rows := [][]string{{"AT", "KIND", "ACTOR", "MACHINE", "DETAIL"}}
-	for _, e := range entries {
-		rows = append(rows, []string{clock(e.At), string(e.Kind), e.Actor, or(&e.Machine, "-"), e.Detail})
-	}
-	return env.Table(rows...)
+	return printList(env, c.JSON, entries, "there are no such entries", []string{"AT", "KIND", "ACTOR", "MACHINE", "DETAIL"}, func(e mde.LogEntry) []string {
+		return []string{clock(e.At), string(e.Kind), e.Actor, or(&e.Machine, "-"), e.Detail}
+	})
 }
 
 // sinceTime reads a time, or how long ago it was; empty is the beginning.

@@ -58,18 +58,9 @@ func (c *GroupsListCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return env.PrintJSON(append([]mde.Group{}, groups...))
-	}
-	if len(groups) == 0 {
-		env.note("there are no device groups")
-		return nil
-	}
-	rows := [][]string{{"ID", "NAME", "MACHINES", "TRUSTED FILES", "CREATED"}}
-	for _, g := range groups {
-		rows = append(rows, []string{strconv.FormatInt(g.ID, 10), g.Name, strconv.Itoa(g.Machines), strconv.Itoa(g.Trusted), clock(g.Created)})
-	}
-	return env.Table(rows...)
+	return printList(env, c.JSON, groups, "there are no device groups", []string{"ID", "NAME", "MACHINES", "TRUSTED FILES", "CREATED"}, func(g mde.Group) []string {
+		return []string{strconv.FormatInt(g.ID, 10), g.Name, strconv.Itoa(g.Machines), strconv.Itoa(g.Trusted), clock(g.Created)}
+	})
 }
 
 // GroupsShowCmd is "cordon groups show".

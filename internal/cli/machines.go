@@ -55,18 +55,9 @@ func (c *MachinesListCmd) Run(ctx context.Context, env *Env) error {
 
 // printMachines prints a list; none is what to say if it is empty.
 func (env *Env) printMachines(machines []mde.Machine, asJSON bool, none string) error {
-	if asJSON {
-		return env.PrintJSON(append([]mde.Machine{}, machines...))
-	}
-	if len(machines) == 0 {
-		env.note("%s", none)
-		return nil
-	}
-	rows := [][]string{{"ID", "NAME", "OS", "HEALTH", "GROUP", "LAST SEEN"}}
-	for _, m := range machines {
-		rows = append(rows, []string{m.ID, or(m.ComputerDNSName, "-"), system(m), or(m.HealthStatus, "-"), or(m.RBACGroupName, "-"), clock(m.LastSeen)})
-	}
-	return env.Table(rows...)
+	return printList(env, asJSON, machines, none, []string{"ID", "NAME", "OS", "HEALTH", "GROUP", "LAST SEEN"}, func(m mde.Machine) []string {
+		return []string{m.ID, or(m.ComputerDNSName, "-"), system(m), or(m.HealthStatus, "-"), or(m.RBACGroupName, "-"), clock(m.LastSeen)}
+	})
 }
 
 // MachinesShowCmd is "cordon machines show".

@@ -181,6 +181,23 @@ func (env *Env) Table(rows ...[]string) error {
 	return w.Flush()
 }
 
+// printList prints all as JSON or as a table below header, a row each. Where
+// there is nothing people are told so, with none.
+func printList[T any](env *Env, asJSON bool, all []T, none string, header []string, row func(T) []string) error {
+	if asJSON {
+		return env.PrintJSON(append([]T{}, all...)) // never null
+	}
+	if len(all) == 0 {
+		env.note("%s", none)
+		return nil
+	}
+	rows := [][]string{header}
+	for _, item := range all {
+		rows = append(rows, row(item))
+	}
+	return env.Table(rows...)
+}
+
 // shorten cuts a text that would break a table.
 func shorten(s string) string {
 	const most = 60

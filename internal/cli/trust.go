@@ -89,20 +89,11 @@ func (c *TrustListCmd) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
-	if c.JSON {
-		return env.PrintJSON(append([]mde.TrustRule{}, rules...))
-	}
-	if len(rules) == 0 {
-		env.note("nothing is trusted by SHA-256")
-		return nil
-	}
-	rows := [][]string{{"SHA256", "FOR", "SINCE", "COMMENT"}}
-	for _, r := range rules {
+	return printList(env, c.JSON, rules, "nothing is trusted by SHA-256", []string{"SHA256", "FOR", "SINCE", "COMMENT"}, func(r mde.TrustRule) []string {
 		whom := r.Scope
 		if r.Group != "" {
 			whom = "group " + r.Group
 		}
-		rows = append(rows, []string{r.SHA256, whom, clock(r.At), shorten(r.Comment)})
-	}
-	return env.Table(rows...)
+		return []string{r.SHA256, whom, clock(r.At), shorten(r.Comment)}
+	})
 }

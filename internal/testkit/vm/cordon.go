@@ -109,15 +109,10 @@ func (m *Machine) Settle(ctx context.Context) error {
 
 // Restrict restricts the guest through its server and waits until the agent says
 // that it is in force.
-func (m *Machine) Restrict(ctx context.Context) error { return m.order(ctx, "restrict") }
-
-// Unrestrict lifts the restriction in the same way.
-func (m *Machine) Unrestrict(ctx context.Context) error { return m.order(ctx, "unrestrict") }
-
-func (m *Machine) order(ctx context.Context, verb string) error {
-	_, err := m.Output(ctx, "env", "CORDON_PROFILE="+CordonProfile, CordonProgram, verb, "vm", "--comment", "VM harness", "--wait")
+func (m *Machine) Restrict(ctx context.Context) error {
+	_, err := m.Output(ctx, "env", "CORDON_PROFILE="+CordonProfile, CordonProgram, "restrict", "vm", "--comment", "VM harness", "--wait")
 	if err != nil {
-		return fmt.Errorf("%s the guest: %w", verb, err)
+		return fmt.Errorf("restrict the guest: %w", err)
 	}
 	return nil
 }

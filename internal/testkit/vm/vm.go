@@ -361,10 +361,6 @@ func (m *Machine) restart(ctx context.Context) error {
 	return m.start(ctx)
 }
 
-// Console returns the end of what the guest printed on its console since it was
-// last started, at most 64 KiB.
-func (m *Machine) Console() string { return m.process.console.String() }
-
 // Close ends the machine and removes its disk.
 func (m *Machine) Close() error {
 	if m.process != nil {
