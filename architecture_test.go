@@ -44,6 +44,7 @@ var allowed = map[string]map[string]string{
 	"": {},
 	"internal/agent": {
 		"internal/durable": "its state is whole after a crash",
+		"internal/local":   "it answers the commands of its machine",
 		"internal/seal":    "it verifies orders and signs reports",
 		"internal/uplink":  "it is how it reaches the server",
 		"internal/wire":    "it speaks the agents' protocol",
@@ -64,6 +65,7 @@ var allowed = map[string]map[string]string{
 	"internal/enforce/fanotify": {"internal/enforce": "it is one of its enforcers", "internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
 	"internal/evidence":         {"internal/seal": "it opens what was signed", "mde": "it judges what the public client was told"},
 	"internal/keys":             {"internal/durable": "a key is whole after a crash"},
+	"internal/local":            {"internal/seal": "what is carried has a largest size"},
 	"internal/mdeapi":           {"internal/odata": "the parser is a part of this edge"},
 	"internal/preview":          {"internal/fileid": "what identifies a file must mean the same when it is judged and when it was hashed"},
 	"internal/protect":          {"internal/enforce": "it switches an enforcer"},
@@ -122,6 +124,7 @@ var forbidden = []struct{ in, imports, reason string }{
 	{"internal/agent", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/enforce/fanotify", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/facts", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
+	{"internal/local", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/preview", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/protect", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/telemetry", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},

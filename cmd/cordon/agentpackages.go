@@ -14,6 +14,7 @@ import (
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/agent"
 	"github.com/cordon-project/cordon/internal/cli"
+	"github.com/cordon-project/cordon/internal/local"
 )
 
 // The verbs that package managers call.
@@ -34,14 +35,14 @@ func (agentAdmit) Help() string {
 func (c agentAdmit) Run(ctx context.Context, env *cli.Env) error {
 	if c.Dpkg && slices.Contains([]string{"configure", "triggers-only"}, os.Getenv("DPKG_HOOK_ACTION")) {
 		// What it has unpacked is about to run. It is trusted or not, whether the agent answers or not.
-		_, _ = agent.DialLocal(c.DataDir).Admit(ctx, nil)
+		_, _ = local.Dial(c.DataDir).Admit(ctx, nil)
 		return nil
 	}
 	paths, err := c.paths()
 	if err != nil || len(paths) == 0 {
 		return err
 	}
-	r, err := agent.DialLocal(c.DataDir).Admit(ctx, paths)
+	r, err := local.Dial(c.DataDir).Admit(ctx, paths)
 	if err != nil {
 		s, perr := restriction(c.DataDir)
 		if perr == nil && s == nil {

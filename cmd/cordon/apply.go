@@ -11,8 +11,8 @@ import (
 	"golang.org/x/term"
 
 	"github.com/cordon-project/cordon"
-	"github.com/cordon-project/cordon/internal/agent"
 	"github.com/cordon-project/cordon/internal/cli"
+	"github.com/cordon-project/cordon/internal/local"
 	"github.com/cordon-project/cordon/internal/seal"
 )
 
@@ -45,7 +45,7 @@ func (c agentApply) Run(ctx context.Context, env *cli.Env) error {
 		defer func() { _ = f.Close() }() // only read
 		carried = f
 	}
-	r, err := agent.DialLocal(c.DataDir).Apply(ctx, carried)
+	r, err := local.Dial(c.DataDir).Apply(ctx, carried)
 	if err != nil {
 		return noAgent(err)
 	}

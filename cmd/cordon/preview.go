@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
-	"github.com/cordon-project/cordon/internal/agent"
 	"github.com/cordon-project/cordon/internal/cli"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/local"
 	"github.com/cordon-project/cordon/internal/preview"
 	"github.com/cordon-project/cordon/internal/protect"
 	"github.com/cordon-project/cordon/internal/telemetry"
@@ -82,7 +82,7 @@ type agentPreview struct {
 
 // Run shows what a restriction would refuse.
 func (c agentPreview) Run(ctx context.Context, env *cli.Env) error {
-	p, err := agent.DialLocal(c.DataDir).Preview(ctx)
+	p, err := local.Dial(c.DataDir).Preview(ctx)
 	if err != nil {
 		return noAgent(err)
 	}

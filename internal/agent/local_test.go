@@ -3,24 +3,20 @@ package agent
 import (
 	"context"
 	"errors"
-	"net"
-	"net/http"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/local"
 	"github.com/cordon-project/cordon/internal/seal"
 	"github.com/cordon-project/cordon/test/lab"
 )
 
 // serveLocal serves an agent's socket until the test ends.
-func serveLocal(t *testing.T, a *Agent) *Local {
+func serveLocal(t *testing.T, a *Agent) *local.Client {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -31,11 +27,11 @@ func serveLocal(t *testing.T, a *Agent) *Local {
 			t.Errorf("the socket ended with %v", err)
 		}
 	})
-	local := DialLocal(a.dir.path)
+	client := local.Dial(a.dir.path)
 	for { // until the socket is there: a try before that fails at once
 		runtime.Gosched()
-		if _, err := local.Status(t.Context()); err == nil {
-			return local
+		if _, err := client.Status(t.Context()); err == nil {
+			return client
 		}
 		select {
 		case err := <-ended:
@@ -47,10 +43,10 @@ func serveLocal(t *testing.T, a *Agent) *Local {
 
 func TestCarriedOrder(t *testing.T) {
 	f := newFixture(t)
-	local := serveLocal(t, f.Agent)
-	apply := func(jws string) Applied {
+	client := serveLocal(t, f.Agent)
+	apply := func(jws string) local.Applied {
 		t.Helper()
-		got, err := local.Apply(t.Context(), strings.NewReader(jws))
+		got, err := client.Apply(t.Context(), strings.NewReader(jws))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,9 +66,6 @@ func TestCarriedOrder(t *testing.T) {
 	if got = apply(stranger); got.State != cordon.ReportRefused || !strings.Contains(got.Error, "was not made with the expected key") || f.read(got.Report).State != cordon.ReportRefused {
 		t.Errorf("forged: %+v", got)
 	}
-	if got = apply(strings.Repeat("x", seal.MaxSize+1)); got.State != cordon.ReportRefused || got.Error != "an order has at most 98304 bytes" {
-		t.Errorf("too long: %+v", got)
-	}
 	f.now = hours(100)
 	if got = apply(f.sign(f.order(5, cordon.UnrestrictOrder))); got.State != cordon.ReportFailed || !strings.HasPrefix(got.Error, "the order expired at ") {
 		t.Errorf("expired: %+v", got)
@@ -88,9 +81,9 @@ func TestCarriedOrder(t *testing.T) {
 
 func TestLocalStatus(t *testing.T) {
 	f := newFixture(t)
-	local := serveLocal(t, f.Agent)
+	client := serveLocal(t, f.Agent)
 	f.obey(f.order(1, cordon.RestrictOrder))
-	got, err := local.Status(t.Context())
+	got, err := client.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,63 +96,20 @@ func TestLocalStatus(t *testing.T) {
 	}
 }
 
-func TestSocketIsForRootOnly(t *testing.T) {
-	f := newFixture(t)
-	serveLocal(t, f.Agent)
-	info, err := os.Stat(filepath.Join(f.dir, SocketName))
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
-	}
-}
-
-func TestStaleSocketIsReplaced(t *testing.T) {
-	f := newFixture(t)
-	l, err := net.Listen("unix", filepath.Join(f.dir, SocketName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // as when the agent was killed
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	serveLocal(t, f.Agent)
-}
-
-func TestNoAgentIsRunning(t *testing.T) {
-	_, err := DialLocal(t.TempDir()).Status(t.Context())
-	if err == nil || !strings.HasPrefix(err.Error(), "reach agent: ") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestSomethingElseAnswersOnTheSocket(t *testing.T) {
-	dir := t.TempDir()
-	l, err := net.Listen("unix", filepath.Join(dir, SocketName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Minute}
-	go func() { _ = srv.Serve(l) }() // it is closed below
-	defer func() { _ = srv.Close() }()
-	if _, err := DialLocal(dir).Status(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "read the agent's answer: ") {
-		t.Errorf("got %v", err)
-	}
-}
-
 // The report on a carried order reaches the server, which never sent it, and the
 // server's own copy of the order is answered with the same outcome.
 func TestCarriedOrderIsReported(t *testing.T) {
 	server := lab.Start(t, lab.Options{})
 	o := connect(t, server)
 	o.enrolled()
-	local := serveLocal(t, o.Agent)
+	client := serveLocal(t, o.Agent)
 	server.Service.Nudge = func(cordon.MachineID) {}
 	a := server.Request(o.id, cordon.RestrictCodeExecution)
 	jws, err := server.Service.CarriedOrder(t.Context(), lab.Admin, a.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := local.Apply(t.Context(), strings.NewReader(jws))
+	got, err := client.Apply(t.Context(), strings.NewReader(jws))
 	if err != nil || got.State != cordon.ReportSucceeded {
 		t.Fatalf("%+v, %v", got, err)
 	}
@@ -182,23 +132,18 @@ func TestCarriedOrderBeforeEnrolment(t *testing.T) {
 
 func TestLocalAdmit(t *testing.T) {
 	f := newFixture(t)
-	local := serveLocal(t, f.Agent)
-	if got, err := local.Admit(t.Context(), []string{"/a.deb"}); err != nil || got.Error != "" {
+	client := serveLocal(t, f.Agent)
+	if got, err := client.Admit(t.Context(), []string{"/a.deb"}); err != nil || got.Error != "" {
 		t.Errorf("without anybody to ask: %+v, %v", got, err)
 	}
 	var asked []string
 	answer := error(nil)
 	f.cfg.Admit = func(_ context.Context, paths []string) error { asked = paths; return answer }
-	if got, err := local.Admit(t.Context(), []string{"/a.deb", "/b.deb"}); err != nil || got.Error != "" || !cmp.Equal(asked, []string{"/a.deb", "/b.deb"}) {
+	if got, err := client.Admit(t.Context(), []string{"/a.deb", "/b.deb"}); err != nil || got.Error != "" || !cmp.Equal(asked, []string{"/a.deb", "/b.deb"}) {
 		t.Errorf("asked for %v: %+v, %v", asked, got, err)
 	}
 	answer = errors.New("/a.deb is not admitted")
-	if got, err := local.Admit(t.Context(), []string{"/a.deb"}); err != nil || got.Error != "/a.deb is not admitted" {
+	if got, err := client.Admit(t.Context(), []string{"/a.deb"}); err != nil || got.Error != "/a.deb is not admitted" {
 		t.Errorf("refused: %+v, %v", got, err)
-	}
-	asked = nil
-	long := []string{strings.Repeat("x", maxAdmission)}
-	if got, err := local.Admit(t.Context(), long); err != nil || !strings.Contains(got.Error, "cannot be read") || asked != nil {
-		t.Errorf("a list without end: %+v, %v", got, err)
 	}
 }

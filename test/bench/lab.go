@@ -18,8 +18,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/cordon-project/cordon/internal/agent"
 	"github.com/cordon-project/cordon/internal/bootstrap"
+	"github.com/cordon-project/cordon/internal/local"
 	"github.com/cordon-project/cordon/mde"
 )
 
@@ -148,9 +148,9 @@ func (l *lab) agent(ctx context.Context, name, mount, rules string) *endpoint {
 		"--data-dir", dir, "--scope", "mount:"+mount, "--enforcer", "fanotify", "--rules", file,
 		"--notices", "off")} // they are not for who is logged in here
 	check(weigh(e.Process.Pid, asUnit))
-	local := agent.DialLocal(dir)
+	client := local.Dial(dir)
 	l.await(ctx, name, "the agent is ready", func() bool {
-		s, err := local.Status(ctx)
+		s, err := client.Status(ctx)
 		e.machine = string(s.Machine)
 		return err == nil && s.Transport != "" && s.Observed.TrustSet != ""
 	})
