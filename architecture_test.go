@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -199,6 +201,28 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 		}
 		if !strings.HasPrefix(p.Doc, want) {
 			t.Errorf("%s has no doc comment that begins with %q", p.ImportPath, want)
+		}
+	}
+}
+
+// The table of the parts has all of them, each by its name or with those below
+// a part that is there.
+func TestDesignNamesEveryPackage(t *testing.T) {
+	design, err := os.ReadFile("docs/design.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages(t) {
+		name, own := strings.CutPrefix(p.ImportPath, module+"/")
+		if !own || isTestOnly(name) {
+			continue
+		}
+		known := false
+		for at := name; at != "." && !known; at = path.Dir(at) {
+			known = strings.Contains(string(design), "`"+at+"`")
+		}
+		if !known {
+			t.Errorf("docs/design.md does not say what %s is", name)
 		}
 	}
 }
