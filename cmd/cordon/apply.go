@@ -17,8 +17,7 @@ import (
 )
 
 type agentApply struct {
-	agentDir
-	JSON bool   `name:"json" help:"Print JSON instead of text."`
+	question
 	Code bool   `help:"Type the code of a release, line by line."`
 	File string `arg:"" optional:"" help:"The signed order, as \"cordon actions order\" saves it, or the release, as \"cordon break-glass\" does; - for standard input."`
 }

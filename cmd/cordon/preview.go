@@ -75,10 +75,7 @@ func (p *previews) keep(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-type agentPreview struct {
-	agentDir
-	JSON bool `name:"json" help:"Print JSON instead of text."`
-}
+type agentPreview struct{ question }
 
 // Run shows what a restriction would refuse.
 func (c agentPreview) Run(ctx context.Context, env *cli.Env) error {

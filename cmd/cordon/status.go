@@ -9,10 +9,13 @@ import (
 	"github.com/cordon-project/cordon/internal/local"
 )
 
-type agentStatus struct {
+// question is what the verbs take that ask an agent that runs.
+type question struct {
 	agentDir
 	JSON bool `name:"json" help:"Print JSON instead of text."`
 }
+
+type agentStatus struct{ question }
 
 // Run prints how things stand.
 func (c agentStatus) Run(ctx context.Context, env *cli.Env) error {

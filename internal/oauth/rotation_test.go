@@ -42,7 +42,7 @@ func TestRotation(t *testing.T) {
 	keys := []*rsa.PrivateKey{testKeys[0]}
 	s.Keys = func() []*rsa.PrivateKey { return slices.Clone(keys) }
 	kid := func(token string) string {
-		parsed, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+		parsed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.RS256})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -206,9 +206,7 @@ func drawQuery(t *rapid.T) cordon.Query {
 	for _, f := range rapid.SliceOfNDistinct(rapid.SampledFrom(fieldsOf(everything, func(f cordon.FieldInfo) bool { return f.Filterable && f.Type != cordon.TypeStringList })), 0, 3, rapid.ID).Draw(t, "orderby") {
 		q.OrderBy = append(q.OrderBy, cordon.Sort{Field: f, Desc: rapid.Bool().Draw(t, "desc")})
 	}
-	for _, f := range rapid.SliceOfNDistinct(rapid.SampledFrom(fieldsOf(everything, func(cordon.FieldInfo) bool { return true })), 0, 3, rapid.ID).Draw(t, "select") {
-		q.Select = append(q.Select, f)
-	}
+	q.Select = append(q.Select, rapid.SliceOfNDistinct(rapid.SampledFrom(fieldsOf(everything, func(cordon.FieldInfo) bool { return true })), 0, 3, rapid.ID).Draw(t, "select")...)
 	return q
 }
 

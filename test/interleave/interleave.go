@@ -242,7 +242,7 @@ func newWorld(t *rapid.T, newMachine func(Setup) Machine) *world {
 		m.Machine = newMachine(Setup{Key: key, OrderKey: w.orderKey, Now: w.svc.Now, Kernel: m.kernel})
 		m.kernel.machine = m
 		w.machines = append(w.machines, m)
-		_, err := w.store.EnrolMachine(nil, cordon.Machine{ID: m.id, Key: public, Facts: cordon.Facts{OSPlatform: "Debian"}})
+		_, err := w.store.EnrolMachine(w.t.Context(), cordon.Machine{ID: m.id, Key: public, Facts: cordon.Facts{OSPlatform: "Debian"}})
 		w.must(err)
 	}
 	w.store.Hook = func(_ string, done bool) error {
@@ -280,7 +280,7 @@ func (w *world) anyMachine(t *rapid.T) int {
 }
 
 func (w *world) create(t *rapid.T) {
-	m, err := w.store.Machine(nil, w.machines[w.anyMachine(t)].id)
+	m, err := w.store.Machine(w.t.Context(), w.machines[w.anyMachine(t)].id)
 	w.must(err)
 	typ := rapid.SampledFrom([]cordon.ActionType{cordon.RestrictCodeExecution, cordon.UnrestrictCodeExecution}).Draw(t, "type")
 	if a, err := w.svc.Request(t.Context(), caller, m, typ, "comment"); w.must(err, cordon.Conflict) {
@@ -289,7 +289,7 @@ func (w *world) create(t *rapid.T) {
 }
 
 func (w *world) actions() []cordon.Action {
-	all, _, err := w.store.Actions(nil, cordon.Query{})
+	all, _, err := w.store.Actions(w.t.Context(), cordon.Query{})
 	w.must(err)
 	return all
 }
@@ -314,7 +314,7 @@ func (w *world) offer(i int) {
 	for _, signed := range jws {
 		o, err := seal.OpenOrder(signed, w.orderKey)
 		w.must(err)
-		if a, err := w.store.Action(nil, o.Action); !w.must(err) || a.Delivered == nil || a.Status.Terminal() || !w.now.Before(o.Expires) || o.Generation <= last {
+		if a, err := w.store.Action(w.t.Context(), o.Action); !w.must(err) || a.Delivered == nil || a.Status.Terminal() || !w.now.Before(o.Expires) || o.Generation <= last {
 			w.t.Fatalf("at %s after generation %d order %+v leaves the server, of action %s", w.now, last, o, show(a))
 		}
 		last = o.Generation
@@ -324,7 +324,7 @@ func (w *world) offer(i int) {
 
 func (w *world) carry(t *rapid.T) {
 	id := w.anyAction(t)
-	a, err := w.store.Action(nil, id)
+	a, err := w.store.Action(w.t.Context(), id)
 	w.must(err)
 	if jws, err := w.svc.CarriedOrder(t.Context(), caller, id); w.must(err, cordon.Conflict) {
 		for i, m := range w.machines {
@@ -385,7 +385,7 @@ func (w *world) restart(i int) {
 
 // mayBegin holds when a machine acts on an order for the first time.
 func (w *world) mayBegin(id cordon.ActionID) error {
-	a, err := w.store.Action(nil, id)
+	a, err := w.store.Action(w.t.Context(), id)
 	if err == nil && (a.Delivered == nil || a.Status.Terminal() || !w.now.Before(a.Expires)) {
 		err = fmt.Errorf("at %s a machine begins %s", w.now, show(a))
 	}
@@ -467,7 +467,7 @@ func (w *world) check(t *rapid.T) {
 		} else {
 			m.high = g
 		}
-		known, err := w.store.Machine(nil, m.id)
+		known, err := w.store.Machine(w.t.Context(), m.id)
 		w.must(err)
 		if known.Generation < w.issued[m.id] {
 			t.Fatalf("the server went back from generation %d to %d", w.issued[m.id], known.Generation)

@@ -31,11 +31,8 @@ func lock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 	}
-	if err := f.Truncate(0); err == nil {
-		_, err = fmt.Fprintf(f, "process %d\n", os.Getpid())
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("write %s: %w", f.Name(), err), f.Close())
+	if f.Truncate(0) == nil {
+		_, _ = fmt.Fprintf(f, "process %d\n", os.Getpid()) // for people; where the disk is full, the lock holds all the same
 	}
 	return f, nil
 }
