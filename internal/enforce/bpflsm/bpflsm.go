@@ -88,6 +88,7 @@ type Enforcer struct {
 	elders  []elder
 	setIDs  [2]uint32 // of the maps in the two slots; with pins
 
+	final    atomic.Pointer[enforce.Stats] // what was counted when it was closed
 	reader   *ringbuf.Reader
 	refusals chan enforce.Refusal
 	reading  sync.WaitGroup
@@ -335,7 +336,12 @@ func (e *Enforcer) counters() (enforce.Stats, error) {
 
 // Stats returns exact counts: the kernel counts by itself, whoever listens.
 func (e *Enforcer) Stats() enforce.Stats {
-	s, _ := e.counters() // the map is ours: it can be read
+	var s enforce.Stats
+	if f := e.final.Load(); f != nil {
+		s = *f
+	} else {
+		s, _ = e.counters() // the map is ours: it can be read
+	}
 	s.Judged -= e.base.Judged
 	s.Refused -= e.base.Refused
 	s.Errors -= e.base.Errors
@@ -380,13 +386,13 @@ func (e *Enforcer) Describe() enforce.Description {
 	return d
 }
 
-// read turns events into refusals until Close.
+// read turns events into refusals until Close, and what there is then.
 func (e *Enforcer) read() {
 	defer close(e.refusals)
 	var rec ringbuf.Record
 	for {
 		if err := e.reader.ReadInto(&rec); err != nil {
-			if !errors.Is(err, ringbuf.ErrClosed) {
+			if !errors.Is(err, ringbuf.ErrFlushed) && !errors.Is(err, ringbuf.ErrClosed) {
 				e.cfg.Log.Error("refusals are counted but not told any more", "err", err)
 			}
 			return
@@ -435,8 +441,14 @@ func (e *Enforcer) Close() error {
 		}
 	}
 	if e.reader != nil {
-		errs = append(errs, e.reader.Close())
+		errs = append(errs, e.reader.Flush())
+		flood := time.AfterFunc(time.Second, func() { _ = e.reader.Close() }) // it is read to no end then; closed for good below
 		e.reading.Wait()
+		flood.Stop()
+		if s, err := e.counters(); err == nil { // they were all there when it was opened
+			e.final.Store(&s)
+		}
+		errs = append(errs, e.reader.Close())
 	}
 	for _, l := range e.links {
 		errs = append(errs, l.Close())

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,6 +37,7 @@ type guest struct {
 	dir     string
 	program []byte // a trusted one, tiny: reading it takes no time in an emulator
 	set     *cordon.TrustSet
+	closed  bool
 }
 
 func read(t *testing.T, path string) []byte {
@@ -69,6 +71,9 @@ func openGuest(t *testing.T) *guest {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if g.closed {
+			return
+		}
 		if err := errors.Join(g.Apply(cordon.ModeOff, nil), g.Close()); err != nil {
 			t.Error(err)
 		}
@@ -158,7 +163,42 @@ func TestEnforcement(t *testing.T) {
 		t.Run("anonymous", func(t *testing.T) { testAnonymous(t, g) })
 		t.Run("new sets", func(t *testing.T) { testNewSets(t, g, good, evil) })
 		t.Run("flood", func(t *testing.T) { testFlood(t, g, evil) })
+		t.Run("told at the end", func(t *testing.T) { testToldAtTheEnd(t, g) })
 	})
+}
+
+// drain takes all samples that there are.
+func (g *guest) drain() {
+	for g.reader.AvailableBytes() > 0 || len(g.Refusals()) > 0 {
+		select {
+		case <-g.Refusals():
+		default:
+			runtime.Gosched()
+		}
+	}
+}
+
+func testToldAtTheEnd(t *testing.T, g *guest) {
+	g.drain()
+	evil := g.write(t, "last", g.evil("last"))
+	for range 3 {
+		g.refused(t, "the last ones", func() error { return run(evil) })
+	}
+	g.apply(t, cordon.ModeOff)
+	before := g.Stats()
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	g.closed = true
+	n := 0
+	for r := range g.Refusals() {
+		if r.Path == evil {
+			n++
+		}
+	}
+	if n != 3 || g.Stats() != before {
+		t.Errorf("%d of 3 refusals are told; counted %+v, before %+v", n, g.Stats(), before)
+	}
 }
 
 func testModes(t *testing.T, g *guest, good, evil string) {
