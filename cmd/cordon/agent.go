@@ -230,6 +230,13 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 // enforcer opens what --enforcer asks for. The guardian is nil if nothing can
 // be enforced.
 func (c agentRun) enforcer(scope enforce.Scope, exe string, n *notice.Notices, env *cli.Env) (enforce.Enforcer, *enforce.Guardian, error) {
+	left, err := bpflsm.LeftInForce(bpflsm.Pins)
+	if err == nil && left {
+		err = c.takesOver(scope)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
 	if c.Enforcer == "none" {
 		return enforce.None{Scope: scope, Reason: "this agent runs with --enforcer none"}, nil, nil
 	}
@@ -262,6 +269,9 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, n *notice.Notices, e
 				reason = try.title + " is not used: " + reason
 			}
 			why = append(why, reason)
+			if left {
+				break // what else there is could not lift it
+			}
 			continue
 		}
 		if len(why) > 0 {
@@ -270,10 +280,28 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, n *notice.Notices, e
 		return e, guardian, nil
 	}
 	reason := strings.Join(why, ". ")
+	if left {
+		err := &cli.Error{Code: cli.ExitUnavailable, Message: "this machine is restricted by BPF LSM, and stays so, but this agent cannot take that over. " + reason, Hint: "a restart of the machine lifts what the kernel has; its agent then restricts it again"}
+		return nil, nil, errors.Join(err, guardian.Close())
+	}
 	if err := guardian.Close(); c.Enforcer != "auto" || err != nil {
 		return nil, nil, errors.Join(&cli.Error{Code: cli.ExitUnavailable, Message: reason, Hint: "--enforcer none runs the agent without enforcement; every restriction then ends Failed"}, err)
 	}
 	return enforce.None{Scope: scope, Reason: reason}, nil, nil
+}
+
+// takesOver is nil if this agent may lift what an earlier one's BPF programs
+// restrict: whatever else it did about orders, the machine would stay restricted
+// and the server would hear that it is not.
+func (c agentRun) takesOver(scope enforce.Scope) error {
+	if scope.Mount == "" && (c.Enforcer == "auto" || c.Enforcer == "bpf") {
+		return nil
+	}
+	return &cli.Error{
+		Code:    cli.ExitUnavailable,
+		Message: fmt.Sprintf("this machine is restricted by BPF LSM, which an agent with --enforcer %s and --scope %s cannot lift", c.Enforcer, scope),
+		Hint:    "start the agent with --enforcer auto or bpf and --scope host, and unrestrict the machine before you change them",
+	}
 }
 
 // openBPF returns no enforcer unless it was seen to work.

@@ -2,8 +2,27 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/cordon-project/cordon/internal/enforce"
 )
+
+// An agent that could not lift what is in force says so, and what to do.
+func TestTakesOver(t *testing.T) {
+	for _, c := range []struct {
+		enforcer string
+		scope    enforce.Scope
+		does     bool
+	}{
+		{"auto", enforce.Scope{}, true}, {"bpf", enforce.Scope{}, true}, {"fanotify", enforce.Scope{}, false}, {"none", enforce.Scope{}, false}, {"bpf", enforce.Scope{Mount: "/srv"}, false},
+	} {
+		err := agentRun{Enforcer: c.enforcer}.takesOver(c.scope)
+		if (err == nil) != c.does || err != nil && !strings.Contains(err.Error(), "restricted by BPF LSM") {
+			t.Errorf("--enforcer %s --scope %s: %v", c.enforcer, c.scope, err)
+		}
+	}
+}
 
 func TestAnonymousCode(t *testing.T) {
 	for text, want := range map[string]anonymousCode{

@@ -31,6 +31,36 @@ type elder struct {
 	enforcing bool
 }
 
+// LeftInForce reports whether the programs of an earlier agent, pinned at pins,
+// restrict this machine. Then nothing lifts that but a reboot, or an enforcer with
+// these pins.
+func LeftInForce(pins string) (bool, error) {
+	dirs, err := os.ReadDir(pins)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EACCES) { // nobody but root looks into a BPF file system, or restricts
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for pins: %w", err)
+	}
+	for _, d := range dirs {
+		settings, err := ebpf.LoadPinnedMap(filepath.Join(pins, d.Name(), pinnedSettings), &ebpf.LoadPinOptions{ReadOnly: true})
+		if errors.Is(err, fs.ErrNotExist) { // it may have ended before it had pinned all
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("read the pins of an earlier agent: %w", err)
+		}
+		var w uint64
+		if err := errors.Join(settings.Lookup(settingWord, &w), settings.Close()); err != nil {
+			return false, fmt.Errorf("read the pins of an earlier agent: %w", err)
+		}
+		if word(w).mode() == cordon.ModeEnforce {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // findElders finds what earlier processes left.
 func (e *Enforcer) findElders() error {
 	dirs, err := os.ReadDir(e.cfg.Pins)

@@ -84,6 +84,11 @@ func agentMain(home string) error {
 		}
 		entries = append(entries, e)
 	}
+	left, err := LeftInForce(pinDir)
+	if err != nil {
+		return err
+	}
+	fmt.Println("left", left)
 	e, err := Open(Config{Log: slog.Default(), Pins: pinDir, Home: home})
 	if err != nil {
 		return err
@@ -123,6 +128,7 @@ type testAgent struct {
 	in   io.WriteCloser
 	out  *bufio.Scanner
 	mode string
+	left bool // what was there before it had its own
 	maps []ebpf.MapID
 }
 
@@ -158,6 +164,8 @@ func (a *testAgent) ready() error {
 			return errors.Join(errors.New(rest), a.cmd.Wait())
 		case "found":
 			a.mode = rest
+		case "left":
+			a.left = rest == "true"
 		case "map":
 			id, err := strconv.Atoi(rest)
 			if err != nil {
@@ -203,6 +211,9 @@ func TestStaysInForce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if a.left {
+			t.Error("the first agent found a restriction")
+		}
 		var tries, ran atomic.Int64
 		var looping sync.WaitGroup
 		stop := make(chan struct{})
@@ -243,8 +254,8 @@ func TestStaysInForce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again.mode != string(cordon.ModeEnforce) {
-			t.Errorf("the next agent found mode %s", again.mode)
+		if again.mode != string(cordon.ModeEnforce) || !again.left {
+			t.Errorf("the next agent found mode %s, a restriction %v", again.mode, again.left)
 		}
 		if dirs, err := os.ReadDir(pinDir); err != nil || len(dirs) != 1 {
 			t.Errorf("after the handover there are %d sets of pins, %v", len(dirs), err)
@@ -281,6 +292,9 @@ func TestStaysInForce(t *testing.T) {
 		}
 		if dirs, err := os.ReadDir(pinDir); err != nil || len(dirs) != 0 {
 			t.Errorf("after the release there are %d sets of pins, %v", len(dirs), err)
+		}
+		if left, err := LeftInForce(pinDir); left || err != nil {
+			t.Errorf("after the release the machine is restricted: %v, %v", left, err)
 		}
 		if err := unix.Unmount("/sys/fs/bpf", 0); err != nil {
 			t.Errorf("after the release, umount: %v", err)
@@ -338,6 +352,8 @@ func attackPins(t *testing.T, maps []ebpf.MapID) {
 	if err != nil || len(dirs) == 0 {
 		t.Fatalf("no pins: %v", err)
 	}
+	_, err = LeftInForce(pinDir)
+	mustFail(t, "ask what is in force", err, unix.EPERM)
 	dir := filepath.Join(pinDir, dirs[0].Name())
 	_, err = ebpf.LoadPinnedMap(dir+"/settings", nil)
 	mustFail(t, "open map by pin", err, unix.EPERM)
