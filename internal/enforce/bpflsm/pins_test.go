@@ -238,6 +238,7 @@ func TestStaysInForce(t *testing.T) {
 			}
 		})
 		attack(t, a, a.maps)
+		freeze(t, a, script)
 		before := tries.Load()
 
 		a.tell(t, "die")
@@ -300,6 +301,30 @@ func TestStaysInForce(t *testing.T) {
 			t.Errorf("after the release, umount: %v", err)
 		}
 	})
+}
+
+// freeze is root moving the agent elsewhere, as no hook says who is moved, and
+// freezing it there. Nothing is let go.
+func freeze(t *testing.T, a *testAgent, script string) {
+	t.Helper()
+	const elsewhere = "/sys/fs/cgroup/elsewhere"
+	move := func(to string) error {
+		return os.WriteFile(filepath.Join(to, "cgroup.procs"), []byte(strconv.Itoa(a.cmd.Process.Pid)), 0)
+	}
+	frozen := func(how string) error {
+		return os.WriteFile(filepath.Join(elsewhere, "cgroup.freeze"), []byte(how), 0)
+	}
+	if err := errors.Join(os.Mkdir(elsewhere, 0o700), move(elsewhere), frozen("1")); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(string(read(t, elsewhere+"/cgroup.events")), "frozen 1") {
+		runtime.Gosched()
+	}
+	mustFail(t, "run something untrusted beside a frozen agent", exec.Command(script).Run(), unix.EPERM)
+	attackPins(t, a.maps)
+	if err := errors.Join(frozen("0"), move(cgroupDir), os.Remove(elsewhere)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func mustFail(t *testing.T, what string, err error, want ...error) {
