@@ -90,6 +90,15 @@ struct {
 /* below is the file that an overlay shows: what its content depends on. */
 struct below { u64 ino, size, sec; u32 dev, gen, nsec, opens; };
 
+/* past is a verdict on a content, and how the file was before it was hashed. */
+struct past {
+	u64 policy; /* 0: no verdict */
+	u64 at;     /* opens */
+	u64 size, sec;
+	u32 nsec, flags;
+	struct below below;
+};
+
 /*
  * fact is kept with an inode in memory and goes with it. opens counts who could
  * have changed the file; a verdict holds while it is what it was before the
@@ -98,11 +107,7 @@ struct below { u64 ino, size, sec; u32 dev, gen, nsec, opens; };
 struct fact {
 	u64 opens;
 	u64 code;
-	u64 policy; /* 0: no verdict */
-	u64 at;     /* opens, before it was hashed */
-	u64 size, sec;
-	u32 nsec, flags;
-	struct below below;
+	struct past trusted;
 };
 
 struct {
@@ -111,6 +116,24 @@ struct {
 	__type(key, int);
 	__type(value, struct fact);
 } facts SEC(".maps");
+
+/*
+ * stranger is kept with the inode of a file that was hashed and is not trusted,
+ * so that who tries again and again has it hashed once. It is apart from facts:
+ * two processors may write to one at once, and what comes of a trusted content
+ * and another one must not say that it is trusted.
+ */
+struct stranger {
+	struct past refused;
+	u8 digest[32];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct stranger);
+} strangers SEC(".maps");
 
 /* Files below overlays cannot carry facts: a program cannot reach them safely. */
 struct belowkey { u64 ino; u32 dev, gen; };
@@ -326,7 +349,7 @@ INLINE u32 running(void)
 	if (!i)
 		return 0;
 	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, 0);
-	return fact && fact->policy ? fact->flags : 0;
+	return fact && fact->trusted.policy ? fact->trusted.flags : 0;
 }
 
 #include "disk.h"
@@ -361,13 +384,30 @@ INLINE u32 stable(struct inode *i)
 	return 0;
 }
 
-INLINE bool remembered(struct inode *i, struct fact *f, u64 w, struct below *b)
+/* counts says whether a verdict still does, under the policy in force and for the content that the file has. */
+INLINE bool counts(struct past *p, struct inode *i, u64 opens, u64 w, struct below *b)
 {
 	u64 sec;
 	u32 nsec;
 	ctime(i, &sec, &nsec);
-	return f->policy == POLICY(w) && f->at == *(volatile u64 *)&f->opens && f->size == i->i_size && f->sec == sec &&
-	       f->nsec == nsec && same(&f->below, b);
+	return p->policy == POLICY(w) && p->at == opens && p->size == i->i_size && p->sec == sec && p->nsec == nsec &&
+	       same(&p->below, b);
+}
+
+INLINE bool remembered(struct inode *i, struct fact *f, u64 w, struct below *b)
+{
+	return counts(&f->trusted, i, *(volatile u64 *)&f->opens, w, b);
+}
+
+/* remember writes a verdict down; was says how the file was. */
+INLINE void remember(struct past *p, struct past *was, u64 w)
+{
+	*(volatile u64 *)&p->policy = 0;
+	p->at = was->at;
+	p->size = was->size, p->sec = was->sec, p->nsec = was->nsec;
+	p->flags = was->flags;
+	p->below = was->below;
+	*(volatile u64 *)&p->policy = POLICY(w);
 }
 
 /* find looks a key up in the active set: 1 there, 0 not there, -1 no set. */
@@ -392,10 +432,12 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 {
 	struct verdict v = {.word = setting(WORD)};
 	struct inode *i = f->f_inode;
-	struct below b = {}, after = {};
+	struct past was = {};
+	struct below *b = &was.below, after = {};
 	struct belowfact *under = NULL, *own = NULL;
-	u64 sec, opens;
-	u32 nsec, reason;
+	struct stranger *stranger;
+	u64 opens;
+	u32 reason;
 
 	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
 	if (!fact) /* no memory at once: nothing is remembered, but writers are still seen */
@@ -414,20 +456,26 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	if (reason)
 		return refuse(&v, hook, reason, f);
 	if (i->i_sb->s_magic == OVERLAY) {
-		if (!look(i, &b, &under))
+		if (!look(i, b, &under))
 			return refuse(&v, hook, FILESYSTEM, f);
 		if (hook == MAP) {
 			__sync_fetch_and_or(&under->code, 1);
-			if (!look(i, &b, &under))
+			if (!look(i, b, &under))
 				return refuse(&v, hook, WRITTEN, f);
 		}
 	}
 	if (fact) {
-		if (remembered(i, fact, v.word, &b)) {
-			*flags = fact->flags;
+		opens = *(volatile u64 *)&fact->opens;
+		if (counts(&fact->trusted, i, opens, v.word, b)) {
+			*flags = fact->trusted.flags;
 			return 0;
 		}
-		opens = *(volatile u64 *)&fact->opens;
+		stranger = bpf_inode_storage_get(&strangers, i, NULL, 0);
+		if (stranger && counts(&stranger->refused, i, opens, v.word, b)) {
+			__builtin_memcpy(v.digest, stranger->digest, 32);
+			v.hashed = 1;
+			return refuse(&v, hook, NOT_TRUSTED, f);
+		}
 	} else if (own) {
 		opens = *(volatile u32 *)&own->opens;
 	} else {
@@ -436,9 +484,9 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	reason = ground(i);
 	if (reason)
 		return refuse(&v, hook, reason, f);
-	ctime(i, &sec, &nsec);
-	u64 size = i->i_size;
-	struct key k = {.word = {size}};
+	ctime(i, &was.sec, &was.nsec);
+	was.at = opens, was.size = i->i_size;
+	struct key k = {.word = {was.size}};
 	int found = 1;
 	if (!(v.word & ANY_SIZE))
 		found = find(v.word, &k, flags);
@@ -464,23 +512,24 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	}
 	if (found < 0)
 		return refuse(&v, hook, NO_POLICY, f);
-	if (!found)
-		return refuse(&v, hook, NOT_TRUSTED, f);
 	reason = stable(i);
-	if (!reason && i->i_sb->s_magic == OVERLAY && !(look(i, &after, &under) && same(&b, &after)))
+	if (!reason && i->i_sb->s_magic == OVERLAY && !(look(i, &after, &under) && same(b, &after)))
 		reason = WRITTEN;
 	if (!reason && opens != (fact ? *(volatile u64 *)&fact->opens : own ? *(volatile u32 *)&own->opens : 0))
 		reason = WRITTEN;
+	if (!found) {
+		stranger = fact && v.hashed && !reason ? bpf_inode_storage_get(&strangers, i, NULL, BPF_STORAGE_CREATE) : NULL;
+		if (stranger) {
+			__builtin_memcpy(stranger->digest, v.digest, 32);
+			remember(&stranger->refused, &was, v.word);
+		}
+		return refuse(&v, hook, NOT_TRUSTED, f);
+	}
 	if (reason)
 		return refuse(&v, hook, reason, f);
-	if (fact) {
-		*(volatile u64 *)&fact->policy = 0;
-		fact->at = opens;
-		fact->size = size, fact->sec = sec, fact->nsec = nsec;
-		fact->flags = *flags;
-		fact->below = b;
-		*(volatile u64 *)&fact->policy = POLICY(v.word);
-	}
+	was.flags = *flags;
+	if (fact)
+		remember(&fact->trusted, &was, v.word);
 	return 0;
 }
 
