@@ -360,7 +360,7 @@ var limits = []string{
 	"Files on network and FUSE file systems, on loop and network block devices, and on an overlay over an overlay, are always refused.",
 	"A file that runs as a program, a library or an interpreter's text, or ran since it was last read from disk, cannot be written to in place while restricted; replacing it works.",
 	"No process may trace another or change its memory: debuggers and strace do not work while restricted, and what traced another before goes on.",
-	"The disk that programs came from is not written to but through its file systems (boot loaders and LVM excepted); what the disk itself, a device mapper table or a SCSI or NVMe command changes beneath is not seen.",
+	"The disk that programs came from is not written to but through its file systems (boot loaders and LVM excepted); what the disk itself, or a device mapper table beneath a volume, changes is not seen.",
 }
 
 // Describe says what this enforcer is and cannot do.
@@ -380,7 +380,9 @@ func (e *Enforcer) Describe() enforce.Description {
 		d.Limits = append(d.Limits, "Scripts are judged when they are executed by name, not when a trusted interpreter is told to read them (sh FILE, python FILE, -c, standard input); --interpreters trusted-scripts refuses most of that.")
 	}
 	for _, name := range e.without {
-		d.Limits = append(d.Limits, optional[name])
+		if missing := optional[name]; missing != "" {
+			d.Limits = append(d.Limits, missing)
+		}
 	}
 	d.Coverage = e.coverage()
 	return d

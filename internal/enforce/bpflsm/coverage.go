@@ -26,6 +26,7 @@ var ways = []struct {
 	{"other processes' memory (ptrace, /proc/PID/mem)", "traced", true},
 	{"the kernel's memory (/dev/mem, BPF programs that write)", "locked", true},
 	{"disks beneath programs", "opened", true},
+	{"commands to disks beneath programs (SG_IO, NVMe)", "passed", true},
 }
 
 // coverage says what is judged here and now.

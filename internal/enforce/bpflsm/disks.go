@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// diskClosed is CLOSED of bpf/disk.h.
-const diskClosed uint32 = 2
+// diskStacked is STACKED of bpf/disk.h.
+const diskStacked uint32 = 3
 
 // closeDisks has nobody write to what lies beneath the volumes that are mounted
 // now. What is mounted itself, and the disk that it is a part of, the programs
@@ -26,7 +26,7 @@ func (e *Enforcer) closeDisks() error {
 		return fmt.Errorf("find the disks beneath what is mounted: %w", err)
 	}
 	for _, dev := range devs {
-		if err := e.maps["disks"].Put(dev, diskClosed); err != nil {
+		if err := e.maps["disks"].Put(dev, diskStacked); err != nil {
 			return fmt.Errorf("close a disk to writers: %w", err)
 		}
 	}

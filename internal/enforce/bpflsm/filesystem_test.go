@@ -103,7 +103,7 @@ func TestFileSystems(t *testing.T) {
 	files := tools(t)
 	for _, kernel := range []string{"6.1", "6.12"} {
 		t.Run(kernel, func(t *testing.T) {
-			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"lz4", "zram", "ext4", "xfs", "btrfs", "fuse", "loop"}, Files: files}, testFileSystems)
+			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"lz4", "zram", "ext4", "xfs", "btrfs", "fuse", "loop", "scsi_debug", "sd_mod", "sg", "dm-mod"}, Files: files}, testFileSystems)
 		})
 	}
 }
@@ -113,7 +113,9 @@ func testFileSystems(t *testing.T) {
 	installer := append(read(t, "/bin/busybox"), "boot loader"...)
 	e := entry(installer)
 	e.Origin = "dpkg:grub-pc"
-	g.set = g.set.With(e)
+	e2 := entry(append(read(t, "/proc/self/exe"), "udev"...))
+	e2.Origin = "dpkg:udev"
+	g.set = g.set.With(e, e2)
 	if err := os.WriteFile("/bin/busybox-grub", installer, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +126,9 @@ func testFileSystems(t *testing.T) {
 	image := g.write(t, "image", nil)
 	loop := makeVolume(t, "ext4", loopDisk(t, image))
 	bare := ramDisk(t)
+	scsi := newSCSI(t)
 	g.apply(t, cordon.ModeEnforce)
+	t.Run("commands", func(t *testing.T) { testCommands(t, g, scsi, bare) })
 	for _, v := range volumes {
 		t.Run(v.fs, func(t *testing.T) { testVolume(t, g, v, bare) })
 	}
@@ -143,14 +147,14 @@ func testFileSystems(t *testing.T) {
 	t.Run("coverage", func(t *testing.T) {
 		all := g.Describe().Coverage
 		for what, want := range map[string]cordon.Answer{
-			"files on ext4 (" + volumes[0].at + ")":           cordon.Yes,
-			"files on xfs (" + volumes[1].at + ")":            cordon.Yes,
-			"files on btrfs (" + volumes[2].at + ")":          cordon.Yes,
-			"files on ext4 on loop (" + loop.at + ")":         cordon.No,
-			"code without a file (JIT)":                       cordon.No,
-			"programs and scripts that are executed":          cordon.Unknown, // nobody proved it
-			"everything while the agent is away":              cordon.No,
-			"other processes' memory (ptrace, /proc/PID/mem)": cordon.Unknown,
+			"files on ext4 (" + volumes[0].at + ", " + scsi.at + ")": cordon.Yes,
+			"files on xfs (" + volumes[1].at + ")":                   cordon.Yes,
+			"files on btrfs (" + volumes[2].at + ")":                 cordon.Yes,
+			"files on ext4 on loop (" + loop.at + ")":                cordon.No,
+			"code without a file (JIT)":                              cordon.No,
+			"programs and scripts that are executed":                 cordon.Unknown, // nobody proved it
+			"everything while the agent is away":                     cordon.No,
+			"other processes' memory (ptrace, /proc/PID/mem)":        cordon.Unknown,
 		} {
 			if !slices.ContainsFunc(all, func(c cordon.Coverage) bool { return c.What == what && c.Answer == want && c.Reason != "" }) {
 				t.Errorf("%s: not %s in %+v", what, want, all)
@@ -392,11 +396,12 @@ func TestKeeps(t *testing.T) {
 	}
 }
 
-func TestWritesDisks(t *testing.T) {
-	for origin, want := range map[string]bool{
-		"dpkg:grub-pc": true, "rpm:grub2-tools": true, "dpkg:lvm2": true, "dpkg:coreutils": false, "rule:grub:1": false, "cordon": false, "dpkg:lvm2-dbg": false, "": false, "grub": false,
+func TestOnDisks(t *testing.T) {
+	for origin, want := range map[string]uint32{
+		"dpkg:grub-pc": keyDisks, "rpm:grub2-tools": keyDisks, "dpkg:lvm2": keyDisks, "dpkg:coreutils": 0, "rule:grub:1": 0, "rule:udev": 0, "cordon": 0, "dpkg:lvm2-dbg": 0, "": 0, "grub": 0,
+		"dpkg:udev": keyCommands, "rpm:systemd-udev": keyCommands, "dpkg:multipath-tools": keyCommands, "dpkg:udevil": 0,
 	} {
-		if got := writesDisks(origin); got != want {
+		if got := onDisks(origin); got != want {
 			t.Errorf("%q: %v", origin, got)
 		}
 	}

@@ -23,11 +23,13 @@ import (
 var object []byte
 
 // optional are programs that need not be there, with what is missing without
-// them. What the kernel does not have a hook or a reason for is left out, since
+// them, if anything is. What the kernel does not have a hook or a reason for is left out, since
 // each program costs time whenever its hook is passed; any other is needed.
 var optional = map[string]string{
-	"check":   "Interpreters cannot ask whether a script is trusted (AT_EXECVE_CHECK, Linux 6.14).",
-	"backing": "A program below an overlay that runs through it is kept from being changed by a list of limited length (the hook mmap_backing_file is missing).",
+	"check":       "Interpreters cannot ask whether a script is trusted (AT_EXECVE_CHECK, Linux 6.14).",
+	"passed32":    "", // before it was, file_ioctl was called for both
+	"passed_ring": "", // before it was, io_uring had no such commands
+	"backing":     "A program below an overlay that runs through it is kept from being changed by a list of limited length (the hook mmap_backing_file is missing).",
 }
 
 // spec returns what can be loaded here, and the names of what cannot.

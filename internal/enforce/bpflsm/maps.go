@@ -73,7 +73,7 @@ const (
 	counters
 )
 
-var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 6: "read by an interpreter", 7: "memory of a process", 8: "opened for writing"}
+var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 6: "read by an interpreter", 7: "memory of a process", 8: "opened for writing", 9: "given a command that the kernel does not look into"}
 
 // measured is MEASURED of bpf/cordon.bpf.c.
 const measured = 15
@@ -94,6 +94,7 @@ var reasons = map[uint8]string{
 	13: "nobody may change what a program has in memory",
 	14: "a file system with programs is on this disk",
 	15: "the kernel's integrity measurement (IMA) tells what it was, which need not be what it is",
+	16: "a disk with programs may be what gets it",
 }
 
 // event is struct event.
@@ -117,20 +118,29 @@ func sizeKey(size int64) (k key) {
 // Flags of a key. The first has no meaning but that the key is there.
 const (
 	keyRuns        uint32 = 1
-	keyAgent       uint32 = 2 // whoever executes this is the agent
-	keyDisks       uint32 = 4 // whoever executes this may write to disks
-	keyNoAnonymous uint32 = 8 // whoever executes this may not make code without a file
-	keyRole               = 8 // how far the role is shifted
+	keyAgent       uint32 = 2  // whoever executes this is the agent
+	keyDisks       uint32 = 4  // whoever executes this may write to disks
+	keyNoAnonymous uint32 = 8  // whoever executes this may not make code without a file
+	keyCommands    uint32 = 16 // whoever executes this may give commands to disks
+	keyRole               = 8  // how far the role is shifted
 )
 
 // originSelf is the origin of the agent's own program in trust sets.
 const originSelf = "cordon"
 
-// writesDisks says whether what a package brings has to write to the disk that
-// the system runs from: else an upgrade of the boot loader would fail.
-func writesDisks(origin string) bool {
+// onDisks returns what programs that a package brings have to do to the disk
+// that the system runs from: else an upgrade of the boot loader would fail, and
+// udev would not find out which disk is which.
+func onDisks(origin string) uint32 {
 	_, name, packaged := strings.Cut(origin, ":")
-	return packaged && !strings.HasPrefix(origin, "rule:") && (strings.HasPrefix(name, "grub") || name == "lvm2")
+	switch {
+	case !packaged || strings.HasPrefix(origin, "rule:"):
+	case strings.HasPrefix(name, "grub"), name == "lvm2":
+		return keyDisks
+	case slices.Contains([]string{"udev", "systemd-udev", "multipath-tools", "device-mapper-multipath"}, name):
+		return keyCommands
+	}
+	return 0
 }
 
 // newSet puts a trust set into a map of its own. anySize says that there are
@@ -144,9 +154,7 @@ func newSet(set *cordon.TrustSet, self cordon.Digest, noAnonymous []string) (m *
 		if e.Origin == originSelf || e.Digest == self {
 			flags |= keyAgent
 		}
-		if writesDisks(e.Origin) {
-			flags |= keyDisks
-		}
+		flags |= onDisks(e.Origin)
 		if class, _, _ := strings.Cut(e.Origin, ":"); slices.Contains(noAnonymous, class) {
 			flags |= keyNoAnonymous
 		}

@@ -30,14 +30,15 @@ enum setting { WORD, SCOPE, ASKER, ASKED, ASKED_FILE, PINS, PINS_FILE, HOME, HOM
 #define AGENT 2
 #define WRITES_DISKS 4
 #define NO_ANONYMOUS 8
+#define COMMANDS_DISKS 16
 #define ROLE(flags) ((flags) >> 8)
 
 enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, GUARDED, COUNTERS };
-enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, INTERPRET, MEMORY, DISK };
+enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, INTERPRET, MEMORY, DISK, COMMAND };
 enum reason {
 	NOT_TRUSTED = 1, /* the only verdict on a content; all others say that it cannot be known */
 	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY, INLINE_CODE,
-	MEDDLES, BENEATH, MEASURED,
+	MEDDLES, BENEATH, MEASURED, BYPASS,
 };
 
 struct event {
@@ -741,6 +742,8 @@ int opened(u64 *ctx)
 		struct dentry *d = f->f_path.dentry, *parent = d->d_parent;
 		if ((i->i_mode & S_IFMT) == S_IFBLK)
 			return raw(i, d);
+		if ((i->i_mode & S_IFMT) == S_IFCHR && MAJOR(i->i_rdev) == SCSI_GENERIC)
+			return commanded(f); /* who writes to it gives commands */
 		if ((i->i_mode & S_IFMT) != S_IFREG)
 			return 0;
 		if (i->i_sb->s_magic == PROC)

@@ -9,7 +9,8 @@
  */
 #pragma once
 
-enum disk { ASKED_FOR = 1, CLOSED }; /* nobody may open it for writing; and nobody has */
+/* Nobody may open it for writing; and nobody has; and it is beneath a volume, so said the agent. */
+enum disk { ASKED_FOR = 1, CLOSED, STACKED };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -40,7 +41,7 @@ INLINE s32 openers(struct block_device *b)
 INLINE bool closed(u32 dev)
 {
 	u32 *state = bpf_map_lookup_elem(&disks, &dev);
-	return state && *state == CLOSED;
+	return state && *state >= CLOSED;
 }
 
 /*
@@ -114,4 +115,81 @@ INLINE int raw(struct inode *i, struct dentry *d)
 		return 0; /* whoever installs a boot loader writes to the disk, and has to */
 	count(JUDGED);
 	return nameless(w, DISK, BENEATH, d);
+}
+
+/* ---- commands that pass by the block layer ---- */
+
+#define SCSI_GENERIC 21 /* the major number of /dev/sg* */
+
+/* passes: what the disk does then is between it and who sent the command. */
+INLINE bool passes(u32 request)
+{
+	switch (request) {
+	case 1:      /* SCSI_IOCTL_SEND_COMMAND; another device's one means something else */
+	case 0x2285: /* SG_IO */
+	case 0x5393: /* CDROM_SEND_PACKET, which disks take as well */
+		return 1;
+	}
+	u32 nr = request & 0xff; /* NVME_IOCTL_ADMIN_CMD, SUBMIT_IO, IO_CMD; ADMIN64_CMD, IO64_CMD, IO64_CMD_VEC; NVME_URING_CMD_* */
+	return (request >> 8 & 0xff) == 'N' && ((nr >= 0x41 && nr <= 0x43) || (nr >= 0x47 && nr <= 0x49) || (nr >= 0x80 && nr <= 0x83));
+}
+
+/* disk_of is what is known of the disk that an open block device is, or is a part of. */
+INLINE u32 disk_of(struct file *f)
+{
+	struct address_space *m = READ(f, f_mapping);
+	struct bdev_inode *b = (void *)READ(m, host) - OFFSET(struct bdev_inode, vfs_inode);
+	struct gendisk *disk = READ(b, bdev.bd_disk);
+	u32 dev = device(READ(disk, part0));
+	u32 *state = bpf_map_lookup_elem(&disks, &dev);
+	return state ? *state : 0;
+}
+
+/*
+ * commanded decides about commands to disks. A character device does not say
+ * which disk it is, so that none takes any.
+ */
+INLINE int commanded(struct file *f)
+{
+	struct inode *i = f->f_inode;
+	u64 w = setting(WORD);
+	if (MODE(w) == OFF || setting(SCOPE))
+		return 0;
+	u32 who = running(), is = BYPASS;
+	if (who & (WRITES_DISKS | COMMANDS_DISKS))
+		return 0;
+	if ((i->i_mode & S_IFMT) == S_IFBLK) {
+		u32 state = disk_of(f);
+		/* Who watches over the paths to a disk was started before the agent, and all stops if it cannot. */
+		if (!state || (state == STACKED && !who))
+			return 0;
+		is = BENEATH;
+	}
+	count(JUDGED);
+	return nameless(w, COMMAND, is, f->f_path.dentry);
+}
+
+INLINE int requested(struct file *f, u32 request)
+{
+	if (!passes(request))
+		return 0;
+	struct inode *i = f->f_inode;
+	u32 type = i->i_mode & S_IFMT;
+	if (type != S_IFBLK && (type != S_IFCHR || (request == 1 && MAJOR(i->i_rdev) != SCSI_GENERIC)))
+		return 0;
+	return commanded(f);
+}
+
+SEC("lsm/file_ioctl")
+int passed(u64 *ctx) { return DECIDED(requested((void *)ctx[0], ctx[1])); }
+
+/* From programs of 32 bits, since 6.8. */
+SEC("lsm/file_ioctl_compat")
+int passed32(u64 *ctx) { return DECIDED(requested((void *)ctx[0], ctx[1])); }
+
+SEC("lsm/uring_cmd")
+int passed_ring(u64 *ctx)
+{
+	struct io_uring_cmd *c = (void *)ctx[0];
+	return DECIDED(requested(c->file, c->cmd_op));
 }

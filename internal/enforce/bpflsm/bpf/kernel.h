@@ -64,6 +64,8 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define S_IFMT 0170000
 #define S_IFREG 0100000
 #define S_IFBLK 0060000
+#define S_IFCHR 0020000
+#define MAJOR(dev) ((dev) >> 20)
 #define PROT_EXEC 4
 #define PROT_WRITE 2
 #define MAP_PRIVATE 2
@@ -107,7 +109,9 @@ struct qstr { u32 len; const unsigned char *name; };
 struct dentry { struct dentry *d_parent; struct qstr d_name; struct inode *d_inode; };
 struct vfsmount { struct super_block *mnt_sb; };
 struct path { struct vfsmount *mnt; struct dentry *dentry; };
-struct file { u32 f_mode, f_flags; struct inode *f_inode; struct path f_path; };
+struct address_space { struct inode *host; };
+struct file { u32 f_mode, f_flags; struct inode *f_inode; struct path f_path; struct address_space *f_mapping; };
+struct io_uring_cmd { struct file *file; u32 cmd_op; };
 
 struct linux_binprm { struct file *file; unsigned long p; int argc; const char *filename, *interp; };
 struct linux_binprm___check { u32 is_check : 1; }; /* 6.14 */
@@ -125,6 +129,7 @@ struct pt_regs___arm { struct user_pt_regs user_regs; int syscallno; };
 struct gendisk { char disk_name[32]; struct block_device *part0; u32 open_partitions; };
 struct block_device { u32 bd_dev; atomic_counter bd_openers; struct gendisk *bd_disk; };
 struct block_device___int { int bd_openers; }; /* until 5.19 */
+struct bdev_inode { struct block_device bdev; struct inode vfs_inode; };
 
 struct bpf_map { u32 id; };
 
