@@ -73,7 +73,7 @@ func (e *Enforcer) coverage() []cordon.Coverage {
 	return append(all, mounted(string(mounts), diskName, e.kernel.overlay)...)
 }
 
-// keeps are the file systems that holds of bpf/cordon.bpf.c has, as mountinfo calls them.
+// keeps are the file systems that holds of bpf/past.h has, as mountinfo calls them.
 var keeps = []string{
 	"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "devtmpfs", "rootfs", "ramfs", "squashfs", "erofs", "iso9660", "udf", "msdos", "vfat", "exfat", "zfs", "bcachefs",
 }
