@@ -389,21 +389,23 @@ func (l *lockedBuilder) String() string {
 	return l.b.String()
 }
 
-// cpu is the emulated processor: with what makes hashing and random numbers
-// fast, and without five-level page tables, which cost time. A kernel 6.12 was
-// seen to crash at a cmpxchg16b under QEMU 7.2, so there is none; kernel 7.2
-// cannot do without (its inode storage for BPF cannot be allocated then). Where
-// instructions are counted, those that repeat count as often as they do: without
-// the ones for bytes, the kernel clears and copies memory in words.
+// cpu is the emulated processor. A kernel 6.12 was seen to crash at a cmpxchg16b
+// under QEMU 7.2, so there is none; kernel 7.2 cannot do without (its inode storage
+// for BPF cannot be allocated then). What costs time is left out: five-level page
+// tables, and vector instructions of AVX, each of which the emulator calls a
+// function for, so that hashing with them takes two to ten times as long. Where
+// instructions are counted that time does not matter, but those that repeat count as
+// often as they do: without the ones for bytes, the kernel clears and copies memory
+// in words.
 func cpu(cfg Config) string {
 	model := "max,la57=off"
 	if cfg.Kernel != "newest" {
 		model += ",cx16=off"
 	}
 	if cfg.Icount {
-		model += ",erms=off,fsrm=off"
+		return model + ",erms=off,fsrm=off"
 	}
-	return model
+	return model + ",avx=off,avx2=off"
 }
 
 // shutdownLimit is how long an orderly shutdown may take.
