@@ -4,7 +4,7 @@
 package rpm
 
 import (
-	"fmt"
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,12 +50,13 @@ func TestRPM(t *testing.T) {
 }
 
 // publish builds the packages, and returns the files for a guest:
-//   - /srv/repo has busybox-plain, busybox-post and busybox-dnf, signed by the key
-//     in /srv/key.asc; the latter two have a scriptlet that starts the package's own
-//     program, and busybox-post has two versions
+//   - /srv/repo has packages that are signed by the key in /srv/key.asc: busybox-plain,
+//     and those whose scriptlets start the package's own program; busybox-post has
+//     two versions
 //   - the repository also has busybox-late, signed by the key in /srv/late.asc;
 //     /srv/none has a package without a signature
-//   - /srv/sh provides /bin/sh, as rpm does not know of dpkg's packages
+//   - /srv/cordon.rpm is Cordon's package, but for the program, which is there
+//   - /srv/base.rpm provides what Debian has, as rpm does not know of dpkg's packages
 //   - /srv/busybox-own is a program of no package
 func publish(t *testing.T) map[string]string {
 	t.Helper()
@@ -72,21 +73,32 @@ func publish(t *testing.T) map[string]string {
 	files := map[string]string{}
 	put := func(to, from string) { files[to] = from }
 	key, late := b.key("key"), b.key("late")
-	put("/usr/share/cordon/dnf.py", "../../packaging/dnf.py")
 	put("/srv/key.asc", key+".asc")
 	put("/srv/late.asc", late+".asc")
 	own := filepath.Join(b.dir, "own")
 	check(t, os.WriteFile(own, b.own("own"), 0o755))
 	put("/srv/busybox-own", own)
-	for _, p := range []struct{ dir, key, name, version, post string }{
-		{"sh", key, "sh", "1", ""},
-		{"repo", key, "busybox-plain", "1", ""},
-		{"repo", key, "busybox-post", "1", "post"}, {"repo", key, "busybox-post", "2", "post"},
-		{"repo", key, "busybox-dnf", "1", "post"},
-		{"repo", late, "busybox-late", "1", ""},
-		{"none", "", "busybox-none", "1", ""},
+	put("/srv/base.rpm", b.build(pkg{name: "base", provides: "/bin/sh /usr/bin/python3"}))
+	packaging := func(name string) string {
+		text, err := os.ReadFile("../../packaging/" + name)
+		check(t, err)
+		return string(text)
+	}
+	put("/srv/cordon.rpm", b.build(pkg{
+		name: "cordon", files: map[string]string{"/usr/share/cordon/dnf.py": packaging("dnf.py")},
+		scriptlets: "%post\n" + packaging("postinstall.sh") + "%preun\n" + packaging("preremove.sh") + "%postun\n" + packaging("postremove.sh"),
+	}))
+	for _, p := range []struct {
+		dir, key string
+		pkg
+	}{
+		{"repo", key, pkg{name: "busybox-plain"}},
+		{"repo", key, pkg{name: "busybox-post", scriptlets: post}}, {"repo", key, pkg{name: "busybox-post", version: "2", scriptlets: scriptlets, files: module}},
+		{"repo", key, pkg{name: "busybox-dnf", scriptlets: scriptlets, files: module}},
+		{"repo", late, pkg{name: "busybox-late"}},
+		{"none", "", pkg{name: "busybox-none"}},
 	} {
-		file := b.build(p.name, p.version, p.post != "")
+		file := b.build(p.pkg)
 		if p.key != "" {
 			b.sign(p.key, file)
 		}
@@ -94,6 +106,33 @@ func publish(t *testing.T) map[string]string {
 	}
 	return files
 }
+
+// pkg is a package; its version is 1 unless it has one. If its name begins with
+// busybox, it brings /usr/bin/NAME, which ends with name and version, and then
+// the files, whose texts have paths. NAME and VERSION in the scriptlets are its own.
+type pkg struct {
+	name, version, provides, scriptlets string
+	files                               map[string]string
+}
+
+// post starts the package's own program and writes what came of it to /run/NAME.
+const post = `%post
+/usr/bin/NAME echo post of VERSION ran >> /run/NAME 2>&1
+`
+
+// scriptlets have code of each kind: in the package manager's own Lua, in words, and
+// in Python with the module that the package brings.
+const scriptlets = `%pre -p <lua>
+os.execute("echo pre in Lua ran > /run/NAME")
+` + post + `perl -e 'print "code in words ran\n"' >> /run/NAME
+%posttrans -p /usr/bin/python3
+import os, sys
+sys.path.insert(0, "/usr/share/NAME")
+import brought
+os.system("/usr/bin/NAME echo posttrans in Python, " + brought.text + ", ran >> /run/NAME")
+`
+
+var module = map[string]string{"/usr/share/NAME/brought.py": "text = 'with its module'\n"}
 
 // builder makes packages below dir.
 type builder struct {
@@ -135,28 +174,36 @@ func (b *builder) sign(home, file string) {
 	b.run("GNUPGHOME="+home, "rpmsign", "--define", "__gpg "+gpg, "--define", "_gpg_name "+filepath.Base(home), "--define", "_gpg_path "+home, "--addsign", file)
 }
 
-// build makes a package with one program, /usr/bin/NAME, that ends with name and
-// version. With post, a scriptlet starts it and writes what came of it to
-// /run/NAME.
-func (b *builder) build(name, version string, post bool) string {
+// build makes a package and returns its path.
+func (b *builder) build(p pkg) string {
 	b.t.Helper()
-	program := filepath.Join(b.dir, name+version)
-	check(b.t, os.WriteFile(program, b.own(name+version), 0o755))
-	text := fmt.Sprintf("Name: %s\nVersion: %s\nRelease: 1\nSummary: none\nLicense: none\nAutoReqProv: no\n", name, version)
-	if name == "sh" {
-		text += "Provides: /bin/sh\n%description\nnone\n%files\n"
-	} else {
-		text += fmt.Sprintf("%%description\nnone\n%%install\ninstall -D -m 755 %s %%{buildroot}/usr/bin/%s\n", program, name)
-		if post {
-			text += fmt.Sprintf("%%post\n/usr/bin/%s echo post of %s ran > /run/%s 2>&1\n", name, version, name)
-		}
-		text += fmt.Sprintf("%%files\n/usr/bin/%s\n", name)
+	p.version = cmp.Or(p.version, "1")
+	fill := strings.NewReplacer("NAME", p.name, "VERSION", p.version)
+	base := filepath.Join(b.dir, p.name+p.version)
+	install, files := "", ""
+	add := func(path, mode string, content []byte) {
+		path = fill.Replace(path)
+		from := base + "." + filepath.Base(path)
+		check(b.t, os.WriteFile(from, content, 0o644))
+		install += "install -D -m " + mode + " " + from + " %{buildroot}" + path + "\n"
+		files += path + "\n"
 	}
-	spec := program + ".spec"
-	check(b.t, os.WriteFile(spec, []byte(text), 0o644))
-	b.run("HOME="+b.dir, "rpmbuild", "-bb", "--quiet", "--define", "_topdir "+program+".build", "--define", "_rpmdir "+b.dir, "--define", "_rpmfilename %{NAME}-%{VERSION}.rpm",
+	if strings.HasPrefix(p.name, "busybox") {
+		add("/usr/bin/NAME", "755", b.own(p.name+p.version))
+	}
+	for path, text := range p.files {
+		add(path, "644", []byte(text))
+	}
+	text := "Name: NAME\nVersion: VERSION\nRelease: 1\nSummary: none\nLicense: none\nAutoReqProv: no\n"
+	if p.provides != "" {
+		text += "Provides: " + p.provides + "\n"
+	}
+	text += "%description\nnone\n%install\n" + install + p.scriptlets + "%files\n" + files
+	spec := base + ".spec"
+	check(b.t, os.WriteFile(spec, []byte(fill.Replace(text)), 0o644))
+	b.run("HOME="+b.dir, "rpmbuild", "-bb", "--quiet", "--define", "_topdir "+base+".build", "--define", "_rpmdir "+b.dir, "--define", "_rpmfilename %{NAME}-%{VERSION}.rpm",
 		"--define", "__os_install_post %{nil}", "--define", "debug_package %{nil}", "--define", "_build_id_links none", "--define", "_binary_payload w1.gzdio", spec)
-	return filepath.Join(b.dir, name+"-"+version+".rpm")
+	return filepath.Join(b.dir, p.name+"-"+p.version+".rpm")
 }
 
 func check(t *testing.T, errs ...error) {

@@ -15,7 +15,8 @@ fails() { if "$@"; then echo "this worked: $*"; exit 1; fi; }
 denied() { "$@"; [ $? = 126 ]; } # the kernel says EPERM, for which the shell ends with 126
 refused() { denied "$@" || { echo "this was not refused: $*"; exit 1; }; }
 await() { for i in $(seq 240); do "$@" && return; sleep 0.5; done; echo "never came: $*"; exit 1; }
-dnf() { command dnf --releasever=1 --disablerepo='*' --enablerepo=tests -y "$@"; }
+login() { ( echo 0 > /proc/self/loginuid && exec "$@" ); } # as from a person's shell
+dnf() { login dnf --releasever=1 --disablerepo='*' --enablerepo=tests -y "$@"; }
 `
 
 // steps are taken one after the other. Without set -e each line that matters ends
@@ -25,19 +26,18 @@ var steps = []step{
 mkdir -p /etc/pki/rpm-gpg /etc/yum.repos.d
 cp /srv/key.asc /etc/pki/rpm-gpg/RPM-GPG-KEY-tests
 rpm --import /srv/key.asc
-rpm -i /srv/sh/sh-1.rpm
-createrepo_c -q /srv/repo
+rpm -i /srv/base.rpm
+rpm -i --nosignature /srv/cordon.rpm
+test -e /usr/lib/python3/dist-packages/dnf-plugins/cordon.py
+now; createrepo_c -q /srv/repo; now
 printf '[tests]\nname=tests\nbaseurl=file:///srv/repo\ngpgcheck=1\ngpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-tests\n' > /etc/yum.repos.d/tests.repo
-# dnf's plugin, as the package places it.
-test -e /usr/bin/cordon || ln -s "$(command -v cordon)" /usr/bin/cordon
-mkdir -p /usr/lib/python3/dist-packages/dnf-plugins
-ln -s /usr/share/cordon/dnf.py /usr/lib/python3/dist-packages/dnf-plugins/cordon.py
 cp /srv/busybox-own /root/busybox-own; /root/busybox-own echo runs
-cordon restrict vm --comment "a test" --wait
-cordon agent status
-cordon agent status | grep -q '^Restricted *yes'
+cordon restrict vm --comment "a test" --wait; now
+cordon agent status > /run/status
+cat /run/status
+grep -q '^Restricted *yes' /run/status
 # Where its programs do not load, the agent falls back, and these steps would be about fanotify.
-cordon agent status | grep -q '^Enforcer *bpf,'
+grep -q '^Enforcer *bpf,' /run/status
 refused /root/busybox-own
 # A program of one's own tries for as long as packages come and go.
 setsid sh -c 'while sleep 3; do /root/busybox-own touch /run/own-ran; echo >> /run/own-tried; done' > /dev/null 2>&1 < /dev/null &
@@ -52,7 +52,7 @@ refused /root/busybox-changed
 rpm -i /srv/repo/busybox-post-1.rpm; cat /run/busybox-post
 await busybox-post echo and this
 rpm -e busybox-post
-exit 0
+rm /run/busybox-post
 `, want: []string{"it runs", "the same content runs", "and this"}},
 	{name: "admitted before", script: `set -e
 cordon agent admit /srv/repo/busybox-post-1.rpm
@@ -66,7 +66,7 @@ rpm -U /srv/repo/busybox-post-2.rpm
 cat /run/busybox-post
 busybox-post echo at once
 rpm -q busybox-post
-`, want: []string{"post of 2 ran", "at once", "busybox-post-2-1"}},
+`, want: []string{"pre in Lua ran", "post of 2 ran", "code in words ran", "posttrans in Python, with its module, ran", "at once", "busybox-post-2-1"}},
 	{name: "keys that count for nothing", script: `
 cp /srv/late.asc /etc/pki/rpm-gpg/RPM-GPG-KEY-late
 rpm --import /srv/late.asc || exit 1
@@ -81,11 +81,12 @@ for name in late none; do
 done
 `, want: []string{"no signature of a key that this machine had when it was restricted"}},
 	{name: "dnf", script: `
-now; dnf install busybox-dnf-1 || exit 1
+now; dnf install busybox-dnf || exit 1
 now; cat /run/busybox-dnf; busybox-dnf echo at once || exit 1
 fails dnf install --nogpgcheck busybox-late
 fails rpm -q busybox-late
-`, want: []string{"post of 1 ran", "at once", "is not admitted to this restricted machine"}},
+now
+`, want: []string{"pre in Lua ran", "post of 1 ran", "code in words ran", "posttrans in Python, with its module, ran", "at once", "is not admitted to this restricted machine"}},
 	{name: "erased", script: `
 rpm -e busybox-plain || exit 1
 gone() { denied /root/busybox-saved echo it still runs; }; await gone
@@ -96,4 +97,8 @@ wc -l < /run/own-tried
 refused /root/busybox-own
 exit 0
 `},
+	{name: "Cordon itself stays", script: `
+fails rpm -e cordon
+rpm -q cordon && cordon agent status | grep '^Restricted'
+`, want: []string{"is restricted", "cordon-1-1", "yes"}},
 }
