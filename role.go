@@ -55,6 +55,7 @@ var programs = map[string]Role{
 	"sh": Shell, "dash": Shell, "bash": Shell, "rbash": Shell, "zsh": Shell, "ksh": Shell, "mksh": Shell, "lksh": Shell, "yash": Shell, "posh": Shell,
 	"busybox": Busybox,
 	"dpkg":    Installer, "apt": Installer, "apt-get": Installer, "aptitude": Installer, "rpm": Installer, "dnf": Installer, "yum": Installer, "zypper": Installer,
+	"microdnf": Installer, "dnf-automatic": Installer, "dnf5daemon-server": Installer, "packagekitd": Installer,
 }
 
 // RoleOf returns the role of a trusted program by the last part of its path:

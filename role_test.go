@@ -16,6 +16,8 @@ func TestRoleOf(t *testing.T) {
 		"mawk": cordon.Awk, "gawk": cordon.Awk, "bash": cordon.Shell, "dash": cordon.Shell, "zsh5": cordon.Shell, "bash-static": cordon.Shell,
 		"bashbug": cordon.NoRole, "sshd": cordon.NoRole, "ssh": cordon.NoRole, "ld": cordon.NoRole, "d": cordon.NoRole, "": cordon.NoRole, "-dbg": cordon.NoRole,
 		"busybox": cordon.Busybox, "dpkg": cordon.Installer, "apt-get": cordon.Installer, "dpkg-deb": cordon.NoRole, "rpm": cordon.Installer,
+		"dnf": cordon.Installer, "dnf-3": cordon.Installer, "dnf4": cordon.Installer, "dnf5": cordon.Installer, "microdnf": cordon.Installer, "dnf-automatic-3": cordon.Installer,
+		"dnf5daemon-server": cordon.Installer, "dnf5daemon-client": cordon.NoRole,
 	} {
 		if got := cordon.RoleOf(name); got != want {
 			t.Errorf("%q: role %d, want %d", name, got, want)

@@ -92,16 +92,16 @@ func openScripted(t *testing.T) scripted {
 		g.write(t, name, []byte(text))
 		entries = append(entries, entry([]byte(text)))
 	}
+	must(errors.Join(os.Mkdir(filepath.Join(g.dir, "real"), 0o755), os.Mkdir(filepath.Join(g.dir, "other"), 0o755)))
 	for name, text := range map[string]string{
 		"data": "good", "evil.txt": "print 'EVIL';\n", "Evil.pm": "print 'EVIL'; 1;\n", "evil.sh": "echo EVIL\n", "evil": "echo EVIL\n",
-		"stdin.txt": "/usr/bin/perl -e 'print q(EVIL)'\n", "new.txt": "print 'good';\n", "starts-new.sh": "exec /usr/bin/perl new.txt\n",
+		"other/tool": "1;\n", "stdin.txt": "/usr/bin/perl -e 'print q(EVIL)'\n", "new.txt": "print 'good';\n", "starts-new.sh": "exec /usr/bin/perl new.txt\n",
 	} {
 		g.write(t, name, []byte(text))
 	}
-	must(os.MkdirAll(filepath.Join(g.dir, "real"), 0o755))
 	must(os.WriteFile(filepath.Join(g.dir, "real", "link"), []byte("print 'EVIL';\n"), 0o644))
 	for name, to := range map[string]string{
-		"one": "evil.txt", "two": "one", "three": "two", "four": "three", "five": "four", "link": "real", "fine": "good.txt", "often": "again.txt", "-e1": "bang",
+		"one": "evil.txt", "two": "one", "three": "two", "four": "three", "five": "four", "link": "real", "fine": "good.txt", "often": "again.txt", "-e1": "bang", "-e2": "tool",
 		"p": perl, "deep": "../" + filepath.Base(g.dir) + "/./evil.txt",
 	} {
 		must(os.Symlink(to, filepath.Join(g.dir, name)))
@@ -110,10 +110,17 @@ func openScripted(t *testing.T) scripted {
 	// A package manager that starts what it is told: busybox, called env.
 	manager := append(bytes.Clone(read(t, "/bin/busybox")), "manager"...)
 	must(errors.Join(os.Mkdir(filepath.Join(g.dir, "manager"), 0o755), os.WriteFile(filepath.Join(g.dir, "manager", "env"), manager, 0o755)))
-	e := entry(manager)
-	e.Role = cordon.Installer
-	entries = append(entries, e)
+	// And one that is a script. It is not what it installs, even where that has its name.
+	tool := []byte("#!/usr/bin/perl\nopen(F, '<', 'other/tool') and print 'EVIL'; exec '/usr/bin/perl', 'new.txt';\n")
+	g.write(t, "tool", tool)
+	for _, content := range [][]byte{manager, tool} {
+		e := entry(content)
+		e.Role = cordon.Installer
+		entries = append(entries, e)
+	}
 	g.set = cordon.NewTrustSet(entries, nil)
+	// Others than root come here, too.
+	must(errors.Join(os.Chmod(filepath.Dir(g.dir), 0o755), os.Chmod(g.dir, 0o755)))
 	var err error
 	if g.Enforcer, err = Open(Config{Log: slog.New(slog.DiscardHandler), TrustedScripts: true}); err != nil {
 		t.Fatal(err)
@@ -124,7 +131,7 @@ func openScripted(t *testing.T) scripted {
 		}
 	})
 	must(os.Chdir(g.dir))
-	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh", "again.txt"} {
+	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh", "again.txt", "tool"} {
 		must(g.Learn(filepath.Join(g.dir, name)))
 	}
 	must(g.Learn(filepath.Join(g.dir, "evil.txt"))) // showing does not make trusted
@@ -196,10 +203,12 @@ func testInterpreters(t *testing.T) {
 		if err := os.WriteFile("/proc/thread-self/loginuid", []byte("1000"), 0); err != nil {
 			t.Fatal(err)
 		}
-		err := (&exec.Cmd{Path: "-e1", Args: []string{"-e1"}, Dir: s.dir}).Run()
-		var ended *exec.ExitError
-		if !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
-			t.Errorf("a link to a script whose name is code: %v", err)
+		for _, link := range []string{"-e1", "-e2"} {
+			err := (&exec.Cmd{Path: link, Args: []string{link}, Dir: s.dir}).Run()
+			var ended *exec.ExitError
+			if !errors.As(err, &ended) || ended.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+				t.Errorf("%s, a link to a script whose name is code: %v", link, err)
+			}
 		}
 	})
 	t.Run("started by a package manager", func(t *testing.T) {
@@ -207,16 +216,27 @@ func testInterpreters(t *testing.T) {
 		// What it has just brought was not shown yet; what is known to be untrusted stays so.
 		run(true, no, "/usr/bin/perl new.txt", "manager/env /usr/bin/perl evil.txt")
 		run(true, "good", "manager/env /usr/bin/perl new.txt", "manager/env /bin/busybox sh starts-new.sh")
+		// The same of one that is a script; not of who has an interpreter read it.
+		run(true, "good", "./tool")
+		run(true, no, "/usr/bin/perl tool")
 		// Not for who types into a shell of it.
 		run(true, no, "echo '/usr/bin/perl new.txt' | manager/env /bin/busybox sh")
 	})
 	t.Run("others than root", func(t *testing.T) {
-		for _, words := range [][]string{{perl, "-e", "print q(EVIL)"}, {filepath.Join(s.dir, "manager", "env"), perl, "-e", "print q(EVIL)"}} {
+		as1000 := func(words ...string) (string, error) {
 			c := exec.Command(words[0], words[1:]...)
 			c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
-			if out, err := c.CombinedOutput(); err == nil || strings.Contains(string(out), "EVIL") {
+			out, err := c.CombinedOutput()
+			return string(out), err
+		}
+		for _, words := range [][]string{{perl, "-e", "print q(EVIL)"}, {"manager/env", perl, "-e", "print q(EVIL)"}, {"./tool"}} {
+			out, err := as1000(words...)
+			if err == nil || strings.Contains(out, "EVIL") || !strings.Contains(out+err.Error(), no) {
 				t.Errorf("%q, without a login: %s, %v", words, out, err)
 			}
+		}
+		if out, err := as1000("manager/env", perl, "good.txt"); err != nil || !strings.Contains(out, "good") {
+			t.Errorf("a trusted script: %s, %v", out, err)
 		}
 	})
 	t.Run("changed", func(t *testing.T) {

@@ -87,7 +87,8 @@ struct words {
  * must be trusted.
  */
 struct run {
-	u32 role, becomes, names, vouched, session, pad; /* session: in which it is vouched for */
+	u32 role, becomes, names, vouched, session; /* session: in which it is vouched for */
+	u32 manager; /* it is a package manager that is a script, or becomes one */
 	struct name name[NAMES];
 	/*
 	 * While it starts. It is here, not on the stack, because kernels before 6.8
@@ -436,10 +437,11 @@ INLINE int starts(struct linux_binprm *b, u32 flags)
 	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, role ? BPF_STORAGE_CREATE : 0);
 	if (!r)
 		return 0;
+	bool script = READ(b, interp) != READ(b, filename); /* this is the interpreter of one, which was judged */
 	r->becomes = role;
+	r->manager = role == INSTALLER || (script && r->manager);
 	struct words s = {.role = role, .argc = 64, .list = 1, .at = arguments()};
-	/* A script's interpreter gets other words; the script was judged. */
-	if (role && role != INSTALLER && READ(b, interp) == READ(b, filename) && s.at) {
+	if (role && role != INSTALLER && !script && s.at) { /* a script's interpreter gets other words */
 		r->words = s;
 		u32 reason = refuses(r);
 		/* What cannot be read now is looked at again. */
@@ -460,14 +462,15 @@ INLINE void begun(struct linux_binprm *b)
 	if (!r)
 		return;
 	u32 role = r->becomes;
-	r->role = NO_ROLE, r->becomes = NO_ROLE, r->names = 0;
+	/* What root's package manager starts is trusted to tell interpreters what to do. */
+	bool manager = r->manager && !(u32)bpf_get_current_uid_gid();
+	r->role = NO_ROLE, r->becomes = NO_ROLE, r->names = 0, r->manager = 0;
 	if (!watching(w)) {
 		r->vouched = BY_NOBODY;
 		return;
 	}
 	if (role == INSTALLER) {
-		/* What root's package manager starts is trusted to tell interpreters what to do. */
-		if (!(u32)bpf_get_current_uid_gid())
+		if (manager)
 			r->vouched = BY_INSTALLER, r->session = session(task);
 		return;
 	}
@@ -485,7 +488,8 @@ INLINE void begun(struct linux_binprm *b)
 	}
 	if (r->words.program == FILE && !r->words.unknown) { /* it is trusted, or will not be read */
 		add_name(r);
-		r->vouched = vouched(r, task) ?: BY_SCRIPT, r->session = session(task);
+		r->manager = manager;
+		r->vouched = manager ? BY_INSTALLER : vouched(r, task) ?: BY_SCRIPT, r->session = session(task);
 	} else if (r->role == SHELL && r->words.program == STDIN)
 		r->vouched = BY_NOBODY; /* somebody types */
 }
@@ -501,7 +505,7 @@ int forked(u64 *ctx)
 	struct run *c = bpf_task_storage_get(&runs, child, NULL, BPF_STORAGE_CREATE);
 	if (!c) /* no memory: then there is no child */
 		return -ENOMEM;
-	c->role = r->role, c->names = r->names, c->vouched = r->vouched, c->session = r->session;
+	c->role = r->role, c->names = r->names, c->vouched = r->vouched, c->session = r->session, c->manager = r->manager;
 	__builtin_memcpy(c->name, r->name, sizeof(c->name));
 	return 0;
 }
@@ -601,7 +605,8 @@ INLINE int interprets(struct file *f)
 		bpf_probe_read_kernel(&end, 8, READ(d, d_name.name) + len - 8);
 	else
 		end = n.part[0] << (8 * (8 - len) & 63);
-	if (!is_code(r->role, end) && !is_name(r, &n))
+	bool program = is_name(r, &n);
+	if (!is_code(r->role, end) && !program)
 		return 0;
 	count(JUDGED);
 	/*
@@ -615,8 +620,11 @@ INLINE int interprets(struct file *f)
 		return 0;
 	if (fact && !code)
 		__sync_fetch_and_and(&fact->code, 0);
-	/* The agent has not come to show what is just being installed. It is no worse than the code in words that is allowed there. */
-	if (reason == UNSEEN && vouched(r, bpf_get_current_task_btf()) == BY_INSTALLER)
+	/*
+	 * The agent has not come to show what is just being installed. It is no worse than the code in words that is allowed
+	 * there. A script that is a package manager is not what it installs.
+	 */
+	if (reason == UNSEEN && !(program && r->manager) && vouched(r, bpf_get_current_task_btf()) == BY_INSTALLER)
 		return 0;
 	if (r->role == PYTHON && ENDS3(end, 'p', 'y', 'c') && is_cache(READ(d, d_parent)))
 		return ANSWER(w); /* it takes the source instead, and nobody tried anything */
