@@ -87,6 +87,7 @@ func openScripted(t *testing.T) scripted {
 		"bang":       "#!/usr/bin/perl\nprint 'good';\n",
 		"other.txt":  "print 'good, too';\n",
 		"calls.sh":   "/usr/bin/perl new.txt\n",
+		"waits.txt":  "<STDIN>; do './Evil.pm'; print 'waited';\n",
 		"again.txt":  "for (1..9) { open(G, '<', $0) or die }\nopen(F, '<', 'data') or die; print <F>;\n",
 	} {
 		g.write(t, name, []byte(text))
@@ -122,7 +123,7 @@ func openScripted(t *testing.T) scripted {
 	// Others than root come here, too.
 	must(errors.Join(os.Chmod(filepath.Dir(g.dir), 0o755), os.Chmod(g.dir, 0o755)))
 	var err error
-	if g.Enforcer, err = Open(Config{Log: slog.New(slog.DiscardHandler), TrustedScripts: true}); err != nil {
+	if g.Enforcer, err = Open(scriptedConfig(t)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -131,12 +132,17 @@ func openScripted(t *testing.T) scripted {
 		}
 	})
 	must(os.Chdir(g.dir))
-	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh", "again.txt", "tool"} {
+	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh", "again.txt", "waits.txt", "tool"} {
 		must(g.Learn(filepath.Join(g.dir, name)))
 	}
 	must(g.Learn(filepath.Join(g.dir, "evil.txt"))) // showing does not make trusted
 	g.apply(t, cordon.ModeEnforce)
 	return scripted{g, t}
+}
+
+func scriptedConfig(t *testing.T) Config {
+	home := t.TempDir()
+	return Config{Log: slog.New(slog.DiscardHandler), TrustedScripts: true, Pins: pinDir, Home: home}
 }
 
 // shell runs a line in a shell that belongs to a login, or to none.
@@ -273,6 +279,7 @@ func testInterpreters(t *testing.T) {
 		}
 		run(true, "good", "/usr/bin/perl other.txt")
 	})
+	t.Run("another agent", s.another)
 	t.Run("open", func(t *testing.T) {
 		s.cfg.TrustedScripts = false
 		s.apply(t, cordon.ModeEnforce)
@@ -291,4 +298,71 @@ func testInterpreters(t *testing.T) {
 			t.Errorf("%q, %+v", out, s.Stats())
 		}
 	})
+}
+
+// another has a new agent's programs replace those in force, while interpreters run.
+func (s scripted) another(t *testing.T) {
+	begin := func(line string) (end func() string) {
+		c := exec.Command("/bin/busybox", "sh", "-c", "echo 1000 > /proc/self/loginuid && "+line)
+		var out bytes.Buffer
+		c.Stdout, c.Stderr = &out, &out
+		in, err := c.StdinPipe()
+		if err == nil {
+			err = c.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() string {
+			if err := in.Close(); err != nil {
+				t.Error(err)
+			}
+			_ = c.Wait() // what it printed tells
+			return out.String()
+		}
+	}
+	script := begin("exec /usr/bin/perl waits.txt")
+	manager := begin("exec manager/env /bin/busybox sh -c 'read x; exec /usr/bin/perl -e \"print q(good)\"'")
+	threads := make(chan int, 1)
+	end := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // never unlocked: this thread is an interpreter
+		threads <- unix.Gettid()
+		<-end
+	}()
+	defer close(end)
+	thread, err := unix.PidfdOpen(<-threads, pidfdThread)
+	if err == nil {
+		defer func() { _ = unix.Close(thread) }() // only names
+		run := make([]byte, s.maps["runs"].ValueSize())
+		run[0] = byte(cordon.Perl)
+		err = s.maps["runs"].Put(uint32(thread), run)
+	}
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		t.Fatal(err)
+	}
+	named := err == nil // by the kernel, since 6.9
+	cfg := s.cfg
+	next, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := s.Enforcer
+	s.Enforcer = next
+	s.apply(t, cordon.ModeEnforce)
+	if err := old.Close(); err != nil {
+		t.Error(err)
+	}
+	if out := script(); !strings.Contains(out, "waited") || strings.Contains(out, "EVIL") {
+		t.Errorf("an interpreter's modules: %q", out)
+	}
+	if out := manager(); !strings.Contains(out, "good") {
+		t.Errorf("what a package manager started: %q", out)
+	}
+	if named {
+		var run []byte
+		if err := next.maps["runs"].Lookup(uint32(thread), &run); err != nil || run[0] != byte(cordon.Perl) {
+			t.Errorf("a thread: %v, %v", run, err)
+		}
+	}
 }

@@ -3,8 +3,11 @@ package bpflsm
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
+	"strconv"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,4 +47,57 @@ func (e *Enforcer) Learn(path string) error {
 		return fmt.Errorf("learn %s: %w", path, err)
 	}
 	return nil
+}
+
+// inherit takes over what an earlier agent's programs know of the processes:
+// which of them are interpreters, and who vouches for them. Both agents'
+// programs are in force, so whatever is started meanwhile is known to ours.
+func (e *Enforcer) inherit(runs *ebpf.Map) error {
+	for more := true; more; { // who was listed before its parent was known may have children that were not
+		more = false
+		tasks, err := filepath.Glob("/proc/[0-9]*/task/[0-9]*")
+		if err != nil {
+			return err
+		}
+		for _, path := range tasks {
+			process := filepath.Base(filepath.Dir(filepath.Dir(path)))
+			took, err := e.inheritTask(runs, filepath.Base(path), filepath.Base(path) == process)
+			if err != nil {
+				return fmt.Errorf("take over what process %s interprets: %w", process, err)
+			}
+			more = more || took
+		}
+	}
+	return nil
+}
+
+// pidfdThread is PIDFD_THREAD: a thread that is not its process's first (Linux 6.9).
+const pidfdThread = unix.O_EXCL
+
+// inheritTask reports whether there was something to take over.
+func (e *Enforcer) inheritTask(runs *ebpf.Map, task string, first bool) (bool, error) {
+	id, err := strconv.Atoi(task)
+	if err != nil {
+		return false, err
+	}
+	flags := pidfdThread
+	if first {
+		flags = 0
+	}
+	fd, err := unix.PidfdOpen(id, flags)
+	if errors.Is(err, unix.ESRCH) || (!first && errors.Is(err, unix.EINVAL)) { // it has ended, or the kernel cannot name it
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	run := make([]byte, runs.ValueSize())
+	if err = runs.Lookup(uint32(fd), &run); err == nil {
+		err = e.maps["runs"].Update(uint32(fd), run, ebpf.UpdateNoExist)
+	}
+	took := err == nil
+	if errors.Is(err, ebpf.ErrKeyNotExist) || errors.Is(err, ebpf.ErrKeyExist) || errors.Is(err, unix.ESRCH) {
+		err = nil
+	}
+	return took, errors.Join(err, unix.Close(fd))
 }

@@ -19,7 +19,10 @@ import (
 // of its own in it, with a name for each link and the map of settings.
 const Pins = "/sys/fs/bpf/cordon"
 
-const pinnedSettings = "settings"
+const (
+	pinnedSettings = "settings"
+	pinnedRuns     = "runs1" // what processes interpret; another name whenever struct run is another
+)
 
 // elder is an enforcer of an earlier process that may still be in force. It is
 // never taken over, only replaced: its programs stay attached beside the new ones until
@@ -28,6 +31,7 @@ const pinnedSettings = "settings"
 type elder struct {
 	dir       string
 	settings  *ebpf.Map // nil if it never came so far
+	runs      *ebpf.Map // the same
 	enforcing bool
 }
 
@@ -75,9 +79,9 @@ func (e *Enforcer) findElders() error {
 			continue
 		}
 		old := elder{dir: filepath.Join(e.cfg.Pins, d.Name())}
-		old.settings, err = ebpf.LoadPinnedMap(filepath.Join(old.dir, pinnedSettings), nil)
-		if errors.Is(err, fs.ErrNotExist) { // an earlier process may have ended before it had pinned all
-			err = nil
+		old.settings, err = pinnedMap(old.dir, pinnedSettings)
+		if err == nil {
+			old.runs, err = pinnedMap(old.dir, pinnedRuns)
 		}
 		if err == nil && old.settings != nil {
 			old.enforcing, err = e.examine(old.settings)
@@ -88,6 +92,16 @@ func (e *Enforcer) findElders() error {
 		}
 	}
 	return nil
+}
+
+// pinnedMap returns nil if it is not there: an earlier process may have ended
+// before it had pinned all.
+func pinnedMap(dir, name string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return m, err
 }
 
 // examine refuses to replace what another agent restricted: this program, with
@@ -107,6 +121,9 @@ func (e *Enforcer) examine(settings *ebpf.Map) (enforcing bool, err error) {
 func (e *Enforcer) dismiss() error {
 	var errs []error
 	for _, old := range e.elders {
+		if old.runs != nil {
+			errs = append(errs, e.inherit(old.runs))
+		}
 		if old.settings != nil {
 			errs = append(errs, old.settings.Put(settingWord, uint64(0)))
 		}
@@ -120,9 +137,7 @@ func (e *Enforcer) dismiss() error {
 func (e *Enforcer) forget() error {
 	var errs []error
 	for _, old := range e.elders {
-		if old.settings != nil {
-			errs = append(errs, old.settings.Close())
-		}
+		errs = append(errs, old.settings.Close(), old.runs.Close())
 	}
 	e.elders = nil
 	return errors.Join(errs...)
@@ -143,8 +158,10 @@ func (e *Enforcer) pin() error {
 			return fmt.Errorf("pin %s: %w", name, err)
 		}
 	}
-	if err := e.maps["settings"].Pin(filepath.Join(dir, pinnedSettings)); err != nil {
-		return fmt.Errorf("pin settings: %w", err)
+	for name, pin := range map[string]string{"settings": pinnedSettings, "runs": pinnedRuns} {
+		if err := e.maps[name].Pin(filepath.Join(dir, pin)); err != nil {
+			return fmt.Errorf("pin %s: %w", name, err)
+		}
 	}
 	return nil
 }
