@@ -141,6 +141,22 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
 
+	admittedFile := filepath.Join(c.DataDir, "admitted")
+	admitted := archive.OpenLedger("/", admittedFile, c.Rules, log)
+	builder := &trust.Builder{
+		RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log,
+		Gate: admitted.Gate, GateFile: admittedFile, Signs: admitted.Signs,
+		ProgramText: true, // to be asked; see below
+	}
+	restricted, err := restriction(c.DataDir)
+	if err != nil {
+		return err
+	}
+	began := begunWith(builder)
+	if restricted != nil && scope.Mount == "" && began != "" && began != c.Interpreters {
+		log.Warn("the policy for interpreters stays what it is until this machine is released and the agent is started again", "policy", began, "asked", c.Interpreters)
+		c.Interpreters = began
+	}
 	notices = c.notices(exe, log)
 	defer func() { err = errors.Join(err, notices.Close()) }()
 	enforcer, guardian, err := c.enforcer(scope, exe, notices, env)
@@ -151,12 +167,13 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err != nil {
 		return errors.Join(err, enforcer.Close())
 	}
-	admittedFile := filepath.Join(c.DataDir, "admitted")
-	admitted := archive.OpenLedger("/", admittedFile, c.Rules, log)
-	builder := &trust.Builder{
-		RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log,
-		Gate: admitted.Gate, GateFile: admittedFile, Signs: admitted.Signs,
-		ProgramText: enforcer.Describe().Interpreters == cordon.TrustedScripts,
+	builder.ProgramText = enforcer.Describe().Interpreters == cordon.TrustedScripts
+	if builder.ProgramText && began == string(cordon.OpenInterpreters) {
+		// Not restricted, or it would stay open: an order that comes before the first
+		// build must not begin with a set that has no program text.
+		if err := os.Remove(builder.CacheFile); err != nil {
+			return errors.Join(fmt.Errorf("forget a trust set without program text: %w", err), enforcer.Close())
+		}
 	}
 	ledger := telemetry.Open(telemetry.Config{
 		File: filepath.Join(c.DataDir, "findings.json"), Owner: builder.Owner, Now: time.Now, Log: log,
@@ -225,6 +242,21 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		err = errors.Join(err, guardian.Close())
 	}
 	return err
+}
+
+// begunWith returns the policy for interpreters for which the last trust set was
+// built, "" if there is none. A restriction keeps it: what packages had brought
+// before is trusted as far as it was then, so there is no program text to
+// be had any more; and who may start the agent with other flags is not who may
+// loosen a restriction.
+func begunWith(b *trust.Builder) string {
+	switch {
+	case b.Last() == nil:
+		return ""
+	case len(b.Texts()) == 0:
+		return string(cordon.OpenInterpreters)
+	}
+	return string(cordon.TrustedScripts)
 }
 
 // enforcer opens what --enforcer asks for. The guardian is nil if nothing can
