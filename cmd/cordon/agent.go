@@ -63,7 +63,7 @@ type agentRun struct {
 	EnrollmentToken string        `env:"CORDON_ENROLLMENT_TOKEN" placeholder:"TOKEN" help:"Enrol this machine with this token; needed at the first start only."`
 	Enforcer        string        `enum:"auto,bpf,fanotify,none" default:"auto" help:"How to enforce: ${enum} (default ${default})."`
 	AnonymousCode   anonymousCode `default:"allow" placeholder:"RULE" help:"With BPF LSM, while restricted: executable memory without a file, as JIT compilers make it: allow, deny, or deny:CLASS,… for programs that are trusted because of a package (dpkg, rpm), a rule of this machine (rule) or the server's policy (policy) (default ${default})."`
-	Interpreters    string        `enum:"open,trusted-scripts" default:"open" help:"With BPF LSM, while restricted: whether interpreters (python, perl, shells …) run any program text, or only what is trusted: ${enum} (default ${default})."`
+	Interpreters    string        `enum:"open,trusted-scripts" default:"trusted-scripts" help:"With BPF LSM, while restricted: whether interpreters (python, perl, shells …) run any program text, or only what is trusted: ${enum} (default ${default})."`
 	Scope           string        `default:"host" placeholder:"SCOPE" help:"Where to enforce: host, or mount:/path for one mount of the agent's mount namespace (default ${default})."`
 	Audit           bool          `help:"While the machine is not restricted, count what a restriction would refuse (mode audit), for cordon machines preview."`
 	Notices         string        `enum:"on,off" default:"on" env:"CORDON_NOTICES" help:"Tell people who are logged in that the machine is restricted, or no longer, and which programs are refused: ${enum} (default ${default})."`
