@@ -600,6 +600,10 @@ func TestStoppedAgentIsKilledByItsGuardian(t *testing.T) {
 		if err := agent.Process.Signal(unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+		// Until all its threads have stopped it may still answer.
+		if _, err := unix.Wait4(agent.Process.Pid, nil, unix.WUNTRACED, nil); err != nil {
+			t.Fatal(err)
+		}
 		ran := make(chan error, 1)
 		go func() {
 			cmd := exec.Command(evil) // this process enforces nothing on the scope, so it may start programs
