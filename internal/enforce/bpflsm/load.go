@@ -53,6 +53,8 @@ func spec() (*ebpf.CollectionSpec, []string, error) {
 		case errors.Is(err, btf.ErrNotFound) && may:
 			delete(s.Programs, name)
 			without = append(without, name)
+		case errors.Is(err, btf.ErrNotFound):
+			return nil, nil, fmt.Errorf("this kernel has no hook %s: it takes Linux 5.18 or newer", p.AttachTo)
 		case err != nil:
 			return nil, nil, fmt.Errorf("find the hook %s in the kernel: %w", p.AttachTo, err)
 		}
