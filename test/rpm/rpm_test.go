@@ -58,6 +58,7 @@ func TestRPM(t *testing.T) {
 //   - /srv/cordon.rpm is Cordon's package, but for the program, which is there
 //   - /srv/base.rpm provides what Debian has, as rpm does not know of dpkg's packages
 //   - /srv/busybox-own is a program of no package
+//   - the agent is told that interpreters run only what is trusted
 func publish(t *testing.T) map[string]string {
 	t.Helper()
 	for _, tool := range []string{"rpmbuild", "rpmsign", "gpg", "gpg-agent"} {
@@ -78,6 +79,9 @@ func publish(t *testing.T) map[string]string {
 	own := filepath.Join(b.dir, "own")
 	check(t, os.WriteFile(own, b.own("own"), 0o755))
 	put("/srv/busybox-own", own)
+	policy := filepath.Join(b.dir, "policy")
+	check(t, os.WriteFile(policy, []byte("[Service]\nExecStart=\nExecStart=/usr/bin/cordon agent run --interpreters trusted-scripts\n"), 0o644))
+	put("/etc/systemd/system/cordon-agent.service.d/policy.conf", policy)
 	put("/srv/base.rpm", b.build(pkg{name: "base", provides: "/bin/sh /usr/bin/python3"}))
 	packaging := func(name string) string {
 		text, err := os.ReadFile("../../packaging/" + name)

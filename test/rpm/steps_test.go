@@ -16,6 +16,7 @@ denied() { "$@"; [ $? = 126 ]; } # the kernel says EPERM, for which the shell en
 refused() { denied "$@" || { echo "this was not refused: $*"; exit 1; }; }
 await() { for i in $(seq 240); do "$@" && return; sleep 0.5; done; echo "never came: $*"; exit 1; }
 login() { ( echo 0 > /proc/self/loginuid && exec "$@" ); } # as from a person's shell
+rpm() { login rpm "$@"; }
 dnf() { login dnf --releasever=1 --disablerepo='*' --enablerepo=tests -y "$@"; }
 `
 
@@ -38,7 +39,10 @@ cat /run/status
 grep -q '^Restricted *yes' /run/status
 # Where its programs do not load, the agent falls back, and these steps would be about fanotify.
 grep -q '^Enforcer *bpf,' /run/status
+grep -q '^Interpreters *trusted-scripts:' /run/status
 refused /root/busybox-own
+refused login perl -e 'print "EVIL"'
+refused login python3 -c 'print("EVIL")'
 # A program of one's own tries for as long as packages come and go.
 setsid sh -c 'while sleep 3; do /root/busybox-own touch /run/own-ran; echo >> /run/own-tried; done' > /dev/null 2>&1 < /dev/null &
 `, want: []string{"Succeeded"}},
