@@ -7,8 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
@@ -116,6 +118,51 @@ func (e *Enforcer) examine(settings *ebpf.Map) (enforcing bool, err error) {
 	return enforcing, err
 }
 
+// lingering is how long the programs of an elder stay loaded after they were
+// detached. Who was in a hook meanwhile, and waits there for a file to be hashed,
+// calls the others that were attached then afterwards, whether or not they still
+// are. The kernel waits for such tasks with what calls the programs, but with
+// the programs themselves only until each processor has moved on: it jumped into
+// freed memory (seen on 6.12).
+const lingering = 10 * time.Minute
+
+// keepLoaded has the programs that are pinned in dir stay loaded for a while. An
+// agent that cannot have that starts all the same.
+func (e *Enforcer) keepLoaded(dir string) {
+	names, err := os.ReadDir(dir)
+	var programs []*ebpf.Program
+	for _, n := range names {
+		if n.Name() == pinnedSettings || n.Name() == pinnedRuns {
+			continue
+		}
+		p, unread := pinnedProgram(filepath.Join(dir, n.Name()))
+		if err = errors.Join(err, unread); p != nil {
+			programs = append(programs, p)
+		}
+	}
+	if err != nil {
+		e.cfg.Log.Warn("programs of an earlier agent are unloaded at once", "err", err)
+	}
+	time.AfterFunc(lingering, func() {
+		for _, p := range programs {
+			_ = p.Close() // nothing can be done where it fails
+		}
+	})
+}
+
+// pinnedProgram returns the program of the link that is pinned at path.
+func pinnedProgram(path string) (*ebpf.Program, error) {
+	l, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open the link %s: %w", path, err)
+	}
+	info, err := l.Info()
+	if err = errors.Join(err, l.Close()); err != nil {
+		return nil, fmt.Errorf("read the link %s: %w", path, err)
+	}
+	return ebpf.NewProgramFromID(info.Program)
+}
+
 // dismiss ends the elders. The kernel detaches programs some time after their
 // pins are gone (seen on 6.12), so they are switched off first.
 func (e *Enforcer) dismiss() error {
@@ -127,6 +174,7 @@ func (e *Enforcer) dismiss() error {
 		if old.settings != nil {
 			errs = append(errs, old.settings.Put(settingWord, uint64(0)))
 		}
+		e.keepLoaded(old.dir)
 		errs = append(errs, os.RemoveAll(old.dir))
 	}
 	errs = append(errs, e.forget())

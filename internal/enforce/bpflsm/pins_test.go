@@ -268,6 +268,9 @@ func TestStaysInForce(t *testing.T) {
 		if dirs, err := os.ReadDir(pinDir); err != nil || len(dirs) != 1 {
 			t.Errorf("after the handover there are %d sets of pins, %v", len(dirs), err)
 		}
+		if n := loaded(t, "conjured"); n != 2 {
+			t.Errorf("after the handover the program conjured is loaded %d times: who is in it must be able to leave", n)
+		}
 		attack(t, again, again.maps)
 		again.tell(t, "end")
 		if err := again.cmd.Wait(); err != nil {
@@ -331,6 +334,30 @@ func freeze(t *testing.T, a *testAgent, script string) {
 	attackPins(t, a.maps)
 	if err := errors.Join(frozen("0"), move(cgroupDir), os.Remove(elsewhere)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// loaded counts the programs with a name.
+func loaded(t *testing.T, name string) (n int) {
+	t.Helper()
+	var id ebpf.ProgramID
+	for {
+		next, err := ebpf.ProgramGetNextID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			return n
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = next
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue // it is gone
+		}
+		if info, err := p.Info(); err == nil && info.Name == name {
+			n++
+		}
+		_ = p.Close() // only looked at
 	}
 }
 
