@@ -427,28 +427,8 @@ var fileCases = []Case{
 			return unix.Renameat2(unix.AT_FDCWD, evil, unix.AT_FDCWD, w.path("good"), unix.RENAME_EXCHANGE)
 		})
 	}},
-	{ID: "B13", Name: "inode number of a trusted program used again (ext4)", Refusals: anyNumber, Attempt: func(w *World) error {
-		dev, _, err := w.disk(0)
-		if err != nil {
-			return err
-		}
-		at, err := w.ext4(dev)
-		if err != nil {
-			return err
-		}
-		return reused(w, at)
-	}},
-	{ID: "B13", Name: "changed where the kernel's integrity measurement does not notice", Refusals: anyNumber, Attempt: func(w *World) error {
-		dev, _, err := w.disk(0)
-		if err != nil {
-			return err
-		}
-		at, err := w.ext4(dev)
-		if err != nil {
-			return err
-		}
-		return measured(w, filepath.Join(at, "program"))
-	}},
+	{ID: "B13", Name: "inode number of a trusted program used again (ext4)", Refusals: anyNumber, Attempt: onExt4(reused)},
+	{ID: "B13", Name: "changed where the kernel's integrity measurement does not notice", Refusals: anyNumber, Attempt: onExt4(measured)},
 	{ID: "B15", Name: "trusted program on an overlay", Allow: true, Attempt: func(w *World) error {
 		at, err := w.overlay()
 		if err != nil {
@@ -473,10 +453,26 @@ var fileCases = []Case{
 	}},
 }
 
+// onExt4 has an attempt made in the root of an ext4 on a disk of its own.
+func onExt4(attempt func(w *World, at string) error) func(*World) error {
+	return func(w *World) error {
+		dev, _, err := w.disk(0)
+		if err != nil {
+			return err
+		}
+		at, err := w.ext4(dev)
+		if err != nil {
+			return err
+		}
+		return attempt(w, at)
+	}
+}
+
 // measured has the kernel measure a trusted file while it is mapped for writing (IMA,
 // https://ima-doc.readthedocs.io), and changes it then: nothing moves its version
 // any more, and what was measured is remembered.
-func measured(w *World, path string) error {
+func measured(w *World, at string) error {
+	path := filepath.Join(at, "program")
 	const owner = 4242 // whose files are measured
 	policy := fmt.Sprintf("measure func=FILE_CHECK fowner=%d\n", owner)
 	given := os.WriteFile("/sys/kernel/security/ima/policy", []byte(policy), 0) // once, for as long as the kernel runs
