@@ -43,7 +43,11 @@ func TestBreakGlass(t *testing.T) {
 			return string(out), cmd.ProcessState.ExitCode()
 		}
 		mistyped := append([]string{}, release.Code...)
-		mistyped[2] = "0" + mistyped[2][1:]
+		wrong := "0"
+		if strings.HasPrefix(mistyped[2], wrong) {
+			wrong = "1"
+		}
+		mistyped[2] = wrong + mistyped[2][1:]
 		if out, code := apply(mistyped); code == 0 || !strings.Contains(out, "line 3 of the code is mistyped") {
 			t.Errorf("mistyped (%d): %s", code, out)
 		}
