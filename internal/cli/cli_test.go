@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -289,11 +288,6 @@ func TestErrorsOfOtherVerbs(t *testing.T) {
 
 // TestNothingIsSentInTheClear has a profile with an http address.
 func TestNothingIsSentInTheClear(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
 	vars := map[string]string{"CORDON_URL": "http://cordon.example.org", "CORDON_TENANT_ID": "t", "CORDON_CLIENT_ID": "c", "CORDON_CLIENT_SECRET": "s"}
 	var said bytes.Buffer
 	code := Run(t.Context(), new(root), []string{"machines", "list"}, &Env{Stdout: io.Discard, Stderr: &said, Getenv: func(k string) string { return vars[k] }})

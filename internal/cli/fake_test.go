@@ -21,13 +21,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/cordonapi"
 	"github.com/cordon-project/cordon/internal/seal"
 	"github.com/cordon-project/cordon/internal/testkit/memstore"
+	"github.com/cordon-project/cordon/internal/testkit/port"
 	"github.com/cordon-project/cordon/mde"
 )
 
@@ -90,34 +90,18 @@ func newFake() *fake {
 		{Path: "/usr/bin/ls", SHA256: strings.Repeat("ab", 32), Owner: "dpkg:coreutils", Reason: "it is not in the trust set", Count: 1200, First: epoch, Last: epoch.Add(time.Minute)},
 		{Path: "/tmp/\x1b[2J\u009b", Reason: "somebody has it open for writing", Count: 4, First: epoch, Last: epoch.Add(time.Minute)},
 	}}, Others: 30}
-	var l net.Listener
-	l, f.release = listen()
-	f.Server = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(f.serve)}}
-	f.StartTLS()
-	return f
-}
-
-// listen listens on a port that stays taken until release, by nobody who listens
-// once the listener is closed: no other test gets it meanwhile.
-func listen() (l net.Listener, release func()) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err == nil { // as package net does for the other one, or they could not be bound to one port
-		err = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)
-	}
-	if err == nil {
-		err = syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
-	}
-	var at syscall.Sockaddr
-	if err == nil {
-		at, err = syscall.Getsockname(fd)
-	}
-	if err == nil {
-		l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port))
-	}
+	at, release, err := port.Keep() // there are tests in which the server is down
 	if err != nil {
 		panic(err) // as httptest does
 	}
-	return l, func() { _ = syscall.Close(fd) }
+	f.release = func() { _ = release() } // the test is over
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		panic(err)
+	}
+	f.Server = &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(f.serve)}}
+	f.StartTLS()
+	return f
 }
 
 // newOwn is the server's own routes about applications, groups and trust, for a

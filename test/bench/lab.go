@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/cordon-project/cordon/internal/bootstrap"
 	"github.com/cordon-project/cordon/internal/local"
+	"github.com/cordon-project/cordon/internal/testkit/port"
 	"github.com/cordon-project/cordon/mde"
 )
 
@@ -105,9 +105,10 @@ const asUnit = -10
 // the first was stopped, has the same address.
 func (l *lab) server(ctx context.Context) {
 	if l.address == "" {
-		free := must(net.Listen("tcp", "127.0.0.1:0"))
-		l.address = free.Addr().String()
-		check(free.Close())
+		address, release, err := port.Keep()
+		check(err)
+		l.address = address
+		l.stops = append(l.stops, release)
 	}
 	config, data := filepath.Join(l.disk, "server.toml"), filepath.Join(l.disk, "server")
 	check(os.WriteFile(config, fmt.Appendf(nil, "listen = %q\nmetrics_listen = \"off\"\n"+noLimits, l.address), 0o600))

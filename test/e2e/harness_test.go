@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon/internal/testkit/port"
 )
 
 const (
@@ -139,20 +140,13 @@ func newWorld(t *testing.T) *world {
 	if err := unix.Mount("cordon-e2e", w.scope, "tmpfs", 0, "mode=0755,size=32m"); err != nil {
 		t.Fatal(err)
 	}
+	w.addr = w.address()
 	t.Cleanup(func() {
 		w.agent.stop(t)
 		w.server.stop(t)
 		_ = unix.Unmount(w.scope, unix.MNT_DETACH)
 		_ = os.RemoveAll(dir)
 	})
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.addr = l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
 	echo, err := os.ReadFile("/bin/echo")
 	if err != nil {
 		t.Fatal(err)
@@ -161,6 +155,17 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// address is one at which a server of the test can listen, and nobody else.
+func (w *world) address() string {
+	w.Helper()
+	address, release, err := port.Keep()
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { _ = release() }) // the test is over
+	return address
 }
 
 // process is a running cordon with its log.

@@ -101,12 +101,7 @@ func TestOtherIssuers(t *testing.T) {
 	confined(t, 3*time.Minute, func(t *testing.T) {
 		w := newWorld(t)
 		id := newIdentity(t, w.dir)
-		gone, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.metrics = gone.Addr().String() // and after that the metrics' address
-		_ = gone.Close()
+		w.metrics = w.address()
 		silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 		if err != nil {
 			t.Fatal(err)
