@@ -261,8 +261,21 @@ func TestSparedUntilChanged(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		last := func(f *os.File) int64 { st, err := f.Stat(); _ = err; return st.Size() - 1 }
-		change(paths[0], func(f *os.File) error { _, err := f.WriteAt([]byte{0xff}, last(f)); return err })
+		last := func(f *os.File) int64 {
+			st, err := f.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return st.Size() - 1
+		}
+		change(paths[0], func(f *os.File) error {
+			b := make([]byte, 1) // a random one, see NewCanary
+			_, err := f.ReadAt(b, last(f))
+			if err == nil {
+				_, err = f.WriteAt([]byte{b[0] ^ 0xff}, last(f))
+			}
+			return err
+		})
 		change(paths[1], func(f *os.File) error { return f.Truncate(last(f)) })
 		change(paths[2], func(f *os.File) error {
 			m, err := unix.Mmap(int(f.Fd()), 0, int(last(f))+1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
