@@ -118,17 +118,19 @@ func TestCarriedOrder(t *testing.T) {
 func TestExpiryAndCancel(t *testing.T) {
 	confined(t, 5*time.Minute, func(t *testing.T) {
 		w := newWorld(t)
-		w.ttl = 3 * time.Second
 		w.startServer()
 		w.startAgent()
 		m := w.theMachine()
 		w.agent.stop(t)
-		late := w.order(m, "restrictCodeExecution")
 		never := w.order(m, "unrestrictCodeExecution")
 		var c action
 		if status, text := w.call(http.MethodPost, "/api/machineactions/"+never.ID+"/cancel", `{"Comment":"changed my mind"}`, &c); status != http.StatusOK || c.Status != "Cancelled" {
 			t.Errorf("cancel of an undelivered action: %d %s", status, text)
 		}
+		w.server.stop(t)
+		w.ttl = time.Second
+		w.startServer()
+		late := w.order(m, "restrictCodeExecution")
 		if a := w.ended(late.ID); a.Status != "TimeOut" || a.ErrorHResult != -2145844840 {
 			t.Errorf("expired: %+v", a)
 		}
@@ -284,7 +286,7 @@ func TestCrashes(t *testing.T) {
 			}
 		}
 		t.Logf("%d rounds, %d acknowledged, %d not", rounds, len(acknowledged), refused)
-		if len(acknowledged) < rounds/4 {
+		if len(acknowledged) < rounds/10 { // in one of three the server lives, and chance is not even
 			t.Errorf("only %d of %d were acknowledged: the test tests little", len(acknowledged), rounds)
 		}
 		w.until("the machine is as its last action says", func() bool { return w.runs("untrusted") == (last.Type != "RestrictCodeExecution") })
