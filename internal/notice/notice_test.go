@@ -143,8 +143,8 @@ func TestNobodyHoldsUpOthers(t *testing.T) {
 	bus.Login(desktop.Session{UID: 0, Type: "tty", TTY: tty.Name})
 	n, said := start(t, "")
 	n.Changed(true)
+	unprivileged(t, l) // while it hangs: it ends when its time is over
 	tty.Await("is restricted")
-	unprivileged(t, l)
 	n.Changed(false)
 	tty.Await("any more")
 	if said.String() != "" {
@@ -198,10 +198,13 @@ func TestWriteOnlyToTerminals(t *testing.T) {
 	}
 }
 
-// stop keeps a process from running.
+// stop keeps a child of this process from running.
 func stop(t *testing.T, pid int) {
 	t.Helper()
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Wait4(pid, nil, unix.WUNTRACED, nil); err != nil { // until then its threads may go on
 		t.Fatal(err)
 	}
 }

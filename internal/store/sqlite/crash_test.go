@@ -58,7 +58,7 @@ func writeForever(path string) error {
 		return err
 	}
 	var failed sync.Once
-	failure := make(chan error)
+	failure := make(chan error, 1) // the first may be met before anybody waits for it
 	fail := func(err error) { failed.Do(func() { failure <- err }) }
 	step := func(name string, id cordon.ActionID, kind cordon.AuditKind, change func(*cordon.Action)) {
 		_, err := s.ChangeAction(ctx, id, func(a cordon.Action) (cordon.Action, []cordon.AuditEntry, error) {
