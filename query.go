@@ -247,6 +247,12 @@ func Ticks(t time.Time) int64 {
 	return t.Unix()*int64(time.Second/Tick) + int64(t.Nanosecond())/int64(Tick)
 }
 
+// TimeOfTicks is the inverse of [Ticks]. It is in UTC.
+func TimeOfTicks(ticks int64) time.Time {
+	const second = int64(time.Second / Tick)
+	return time.Unix(ticks/second, ticks%second*int64(Tick)).UTC()
+}
+
 // Holds reports whether e is true of the row whose fields row returns. A nil e
 // is true of every row. It is the definition of what queries mean; a store may
 // find its rows in any other way that gives the same answer.

@@ -246,6 +246,9 @@ func TestTicks(t *testing.T) {
 		if got := Ticks(tm); got != tt.want {
 			t.Errorf("Ticks(%s) = %d, want %d", tt.time, got, tt.want)
 		}
+		if back := TimeOfTicks(tt.want); back != tm.Add(-time.Duration(tm.Nanosecond()%int(Tick))) {
+			t.Errorf("%d ticks are %s, which %s is", tt.want, back, tt.time)
+		}
 	}
 }
 

@@ -97,8 +97,7 @@ func decodeToken(token string, digest []byte) (cordon.Position, bool) {
 				return nil, false
 			}
 			if v = i; kind == tokenTime {
-				second := int64(time.Second / cordon.Tick)
-				v = time.Unix(i/second, i%second*int64(cordon.Tick)).UTC()
+				v = cordon.TimeOfTicks(i)
 			}
 		case tokenFalse, tokenTrue:
 			v = kind == tokenTrue

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // machineKey returns the 20 bytes of a machine id.
@@ -47,7 +48,7 @@ func (s *Store) CreateAction(ctx context.Context, d cordon.ActionDraft) (cordon.
 	}
 	d.Created, d.Expires = stored(d.Created), stored(d.Expires)
 	var a cordon.Action
-	err := s.writer.do(ctx, func(t *tx) (err error) {
+	err := s.db.Write(ctx, func(t *engine.Tx) (err error) {
 		a, err = createAction(t, d, key)
 		return err
 	})
@@ -60,12 +61,12 @@ func (s *Store) CreateAction(ctx context.Context, d cordon.ActionDraft) (cordon.
 // nextAction returns what a new action takes from its machine.
 const nextAction = "SELECT coalesce(dns_name, ''), " + generation + " + 1 FROM machines m WHERE id = ?"
 
-func createAction(t *tx, d cordon.ActionDraft, key []byte) (a cordon.Action, err error) {
+func createAction(t *engine.Tx, d cordon.ActionDraft, key []byte) (a cordon.Action, err error) {
 	known := false
-	err = t.each(nextAction, func(r *row) {
+	err = t.Each(nextAction, func(r *engine.Row) {
 		known = true
-		name := r.text()
-		a = d.Open(uint64(r.number()), name)
+		name := r.Text()
+		a = d.Open(uint64(r.Number()), name)
 	}, key)
 	if err == nil && !known {
 		err = noMachine(string(d.Machine))
@@ -73,7 +74,7 @@ func createAction(t *tx, d cordon.ActionDraft, key []byte) (a cordon.Action, err
 	if err != nil {
 		return a, err
 	}
-	inserted, seq, err := t.exec(`INSERT INTO actions (id, type, machine, dns_name, generation, requestor, requestor_id, comment, source,
+	inserted, seq, err := t.Exec(`INSERT INTO actions (id, type, machine, dns_name, generation, requestor, requestor_id, comment, source,
 		status, created, updated, expires, lease, error_hresult, reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, '')
 		ON CONFLICT (machine, type) WHERE `+open+` DO NOTHING`,
 		string(a.ID), string(a.Type), key, a.DNSName, int64(a.Generation), a.Requestor, a.RequestorID, a.Comment, a.Source,
@@ -93,7 +94,7 @@ func createAction(t *tx, d cordon.ActionDraft, key []byte) (a cordon.Action, err
 // of kind Internal.
 func (s *Store) ChangeAction(ctx context.Context, id cordon.ActionID, change cordon.ActionChange) (cordon.Action, error) {
 	var a cordon.Action
-	err := s.writer.do(ctx, func(t *tx) (err error) {
+	err := s.db.Write(ctx, func(t *engine.Tx) (err error) {
 		a, err = changeAction(t, id, change)
 		return err
 	})
@@ -103,12 +104,12 @@ func (s *Store) ChangeAction(ctx context.Context, id cordon.ActionID, change cor
 	return a, nil
 }
 
-func changeAction(t *tx, id cordon.ActionID, change cordon.ActionChange) (after cordon.Action, err error) {
+func changeAction(t *engine.Tx, id cordon.ActionID, change cordon.ActionChange) (after cordon.Action, err error) {
 	var before cordon.Action
 	var seq int64
-	err = t.each("SELECT "+actionColumns+", seq FROM actions a WHERE id = ?", func(r *row) {
+	err = t.Each("SELECT "+actionColumns+", seq FROM actions a WHERE id = ?", func(r *engine.Row) {
 		before = actionOf(r)
-		seq = r.number()
+		seq = r.Number()
 	}, string(id))
 	if err == nil && seq == 0 {
 		err = noAction(id)
@@ -126,7 +127,7 @@ func changeAction(t *tx, id cordon.ActionID, change cordon.ActionChange) (after 
 	}
 	after = storedAction(after)
 	if fate := fateOf(after); fate != was {
-		_, _, err = t.exec(`UPDATE actions SET status = ?, updated = ?, delivered = ?, cancel_requestor_id = ?, cancel_comment = ?, cancel_at = ?,
+		_, _, err = t.Exec(`UPDATE actions SET status = ?, updated = ?, delivered = ?, cancel_requestor_id = ?, cancel_comment = ?, cancel_at = ?,
 			error_hresult = ?, reason = ? WHERE seq = ?`, append(fate[:], seq)...)
 		if err != nil {
 			return after, err
@@ -182,26 +183,26 @@ func storedAction(a cordon.Action) cordon.Action {
 const actionColumns = `a.id, a.type, a.machine, a.dns_name, a.generation, a.requestor, a.requestor_id, a.comment, a.source,
 	a.status, a.created, a.updated, a.expires, a.delivered, a.error_hresult, a.reason, a.cancel_requestor_id, a.cancel_comment, a.cancel_at, a.lease`
 
-func actionOf(r *row) cordon.Action {
+func actionOf(r *engine.Row) cordon.Action {
 	a := cordon.Action{
-		ID: cordon.ActionID(r.text()), Type: cordon.ActionType(r.text()), Machine: machineID(r.blob()), DNSName: r.text(), Generation: uint64(r.number()),
-		Requestor: r.text(), RequestorID: r.text(), Comment: r.text(), Source: r.text(),
-		Status: cordon.Status(r.text()), Created: r.time(), Updated: r.time(), Expires: r.time(), Delivered: r.timeOrNil(),
-		ErrorHResult: int32(r.number()), Reason: r.text(),
+		ID: cordon.ActionID(r.Text()), Type: cordon.ActionType(r.Text()), Machine: machineID(r.Blob()), DNSName: r.Text(), Generation: uint64(r.Number()),
+		Requestor: r.Text(), RequestorID: r.Text(), Comment: r.Text(), Source: r.Text(),
+		Status: cordon.Status(r.Text()), Created: r.Time(), Updated: r.Time(), Expires: r.Time(), Delivered: r.TimeOrNil(),
+		ErrorHResult: int32(r.Number()), Reason: r.Text(),
 	}
-	c := cordon.Cancellation{RequestorID: r.text(), Comment: r.text()}
-	if at := r.timeOrNil(); at != nil {
+	c := cordon.Cancellation{RequestorID: r.Text(), Comment: r.Text()}
+	if at := r.TimeOrNil(); at != nil {
 		c.At = *at
 		a.Cancel = &c
 	}
-	a.Lease = time.Duration(r.number()) * time.Second
+	a.Lease = time.Duration(r.Number()) * time.Second
 	return a
 }
 
 // actions returns the answer to a query that is kept.
 func (s *Store) actions(ctx context.Context, where string, args ...any) (found []cordon.Action, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		return c.each("SELECT "+actionColumns+" FROM actions a WHERE "+where, func(r *row) { found = append(found, actionOf(r)) }, args...)
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each("SELECT "+actionColumns+" FROM actions a WHERE "+where, func(r *engine.Row) { found = append(found, actionOf(r)) }, args...)
 	})
 	return found, err
 }
@@ -220,7 +221,7 @@ func (s *Store) Action(ctx context.Context, id cordon.ActionID) (cordon.Action, 
 
 // Actions implements [cordon.Store].
 func (s *Store) Actions(ctx context.Context, q cordon.Query) (found []cordon.Action, l cordon.Listing, err error) {
-	l, err = s.list(ctx, actionsTable, q, func(r *row) { found = append(found, actionOf(r)) })
+	l, err = s.list(ctx, actionsTable, q, func(r *engine.Row) { found = append(found, actionOf(r)) })
 	if err != nil {
 		return nil, cordon.Listing{}, err
 	}
@@ -246,9 +247,9 @@ const expiredActions = "SELECT id FROM actions INDEXED BY actions_due WHERE " + 
 // ExpiredActions implements [cordon.Store].
 func (s *Store) ExpiredActions(ctx context.Context, now time.Time, grace time.Duration, limit int) (ids []cordon.ActionID, err error) {
 	at := cordon.Ticks(now)
-	err = s.read(ctx, func(c *conn) error {
-		return c.each(expiredActions,
-			func(r *row) { ids = append(ids, cordon.ActionID(r.text())) },
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each(expiredActions,
+			func(r *engine.Row) { ids = append(ids, cordon.ActionID(r.Text())) },
 			at, at-int64(grace/cordon.Tick), int64(limit))
 	})
 	return ids, err

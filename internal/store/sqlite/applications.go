@@ -7,22 +7,23 @@ import (
 	"strings"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // applications is all of them, in no order: there are few.
 const applications = "SELECT client_id, object_id, display_name, secrets, certificates, permissions, created FROM applications"
 
-func applicationOf(r *row) cordon.Application {
-	a := cordon.Application{ClientID: r.text(), ObjectID: r.text(), DisplayName: r.text()}
-	r.document(&a.Secrets)
-	r.document(&a.Certificates)
-	r.document(&a.Permissions)
-	a.Created = r.time()
+func applicationOf(r *engine.Row) cordon.Application {
+	a := cordon.Application{ClientID: r.Text(), ObjectID: r.Text(), DisplayName: r.Text()}
+	r.JSON(&a.Secrets)
+	r.JSON(&a.Certificates)
+	r.JSON(&a.Permissions)
+	a.Created = r.Time()
 	return a
 }
 
-func readApplications(each func(string, func(*row), ...any) error) (found []cordon.Application, err error) {
-	err = each(applications, func(r *row) { found = append(found, applicationOf(r)) })
+func readApplications(each func(string, func(*engine.Row), ...any) error) (found []cordon.Application, err error) {
+	err = each(applications, func(r *engine.Row) { found = append(found, applicationOf(r)) })
 	slices.SortFunc(found, func(a, b cordon.Application) int {
 		return cmp.Or(strings.Compare(strings.ToLower(a.DisplayName), strings.ToLower(b.DisplayName)), strings.Compare(a.ClientID, b.ClientID))
 	})
@@ -31,8 +32,8 @@ func readApplications(each func(string, func(*row), ...any) error) (found []cord
 
 // Application implements [cordon.Store].
 func (s *Store) Application(ctx context.Context, clientID string) (a cordon.Application, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		return c.each(applications+" WHERE client_id = ?", func(r *row) { a = applicationOf(r) }, clientID)
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each(applications+" WHERE client_id = ?", func(r *engine.Row) { a = applicationOf(r) }, clientID)
 	})
 	if err == nil && a.ClientID == "" {
 		err = cordon.Errorf(cordon.NotFound, "", "Application %s was not found", clientID)
@@ -45,8 +46,8 @@ func (s *Store) Application(ctx context.Context, clientID string) (a cordon.Appl
 
 // Applications implements [cordon.Store].
 func (s *Store) Applications(ctx context.Context) (found []cordon.Application, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		found, err = readApplications(c.each)
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		found, err = readApplications(c.Each)
 		return err
 	})
 	if err != nil {
@@ -57,8 +58,8 @@ func (s *Store) Applications(ctx context.Context) (found []cordon.Application, e
 
 // ChangeApplication implements [cordon.Store].
 func (s *Store) ChangeApplication(ctx context.Context, clientID string, change cordon.ApplicationChange) (after *cordon.Application, err error) {
-	err = s.writer.do(ctx, func(t *tx) error {
-		all, err := readApplications(t.each)
+	err = s.db.Write(ctx, func(t *engine.Tx) error {
+		all, err := readApplications(t.Each)
 		if err != nil {
 			return err
 		}
@@ -74,7 +75,7 @@ func (s *Store) ChangeApplication(ctx context.Context, clientID string, change c
 		if after != nil {
 			err = putApplication(t, *after)
 		} else {
-			_, _, err = t.exec("DELETE FROM applications WHERE client_id = ?", clientID)
+			_, _, err = t.Exec("DELETE FROM applications WHERE client_id = ?", clientID)
 		}
 		for i := 0; err == nil && i < len(entries); i++ {
 			err = appendAudit(t, 0, entries[i])
@@ -89,23 +90,23 @@ func (s *Store) ChangeApplication(ctx context.Context, clientID string, change c
 
 // PutApplication implements [cordon.Store].
 func (s *Store) PutApplication(ctx context.Context, a cordon.Application) error {
-	return s.writer.do(ctx, func(t *tx) error { return putApplication(t, a) })
+	return s.db.Write(ctx, func(t *engine.Tx) error { return putApplication(t, a) })
 }
 
-func putApplication(t *tx, a cordon.Application) error {
-	secrets, err := document(slices.Concat([]cordon.Secret{}, a.Secrets))
+func putApplication(t *engine.Tx, a cordon.Application) error {
+	secrets, err := engine.JSON(slices.Concat([]cordon.Secret{}, a.Secrets))
 	if err != nil {
 		return err
 	}
-	certificates, err := document(slices.Concat([]cordon.Certificate{}, a.Certificates))
+	certificates, err := engine.JSON(slices.Concat([]cordon.Certificate{}, a.Certificates))
 	if err != nil {
 		return err
 	}
-	permissions, err := document(slices.Concat([]cordon.Permission{}, a.Permissions))
+	permissions, err := engine.JSON(slices.Concat([]cordon.Permission{}, a.Permissions))
 	if err != nil {
 		return err
 	}
-	_, _, err = t.exec("INSERT OR REPLACE INTO applications (client_id, object_id, display_name, secrets, certificates, permissions, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+	_, _, err = t.Exec("INSERT OR REPLACE INTO applications (client_id, object_id, display_name, secrets, certificates, permissions, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
 		a.ClientID, a.ObjectID, a.DisplayName, secrets, certificates, permissions, cordon.Ticks(a.Created))
 	return err
 }

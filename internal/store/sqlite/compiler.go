@@ -154,8 +154,14 @@ func (c *compiler) condition(e cordon.Expr) error {
 	case cordon.Any:
 		return c.any(e)
 	default:
-		return failure(fmt.Errorf("compile condition: %T is not known", e))
+		return unknown("%T is not known", e)
 	}
+}
+
+// unknown is the error of a part of an expression that nobody has taught this
+// package.
+func unknown(format string, args ...any) error {
+	return &cordon.Error{Kind: cordon.Internal, Message: "The database failed", Err: fmt.Errorf("compile condition: "+format, args...)}
 }
 
 func conjunction(e cordon.Expr) (x, y cordon.Expr, ok bool) {
@@ -229,7 +235,7 @@ func (c *compiler) compare(e cordon.Compare) error {
 		}
 		c.where(f, ok, comparisons[e.Op], arg)
 	default:
-		return failure(fmt.Errorf("compile condition: operator %d is not known", e.Op))
+		return unknown("operator %d is not known", e.Op)
 	}
 	return nil
 }
@@ -293,7 +299,7 @@ func (c *compiler) match(e cordon.Match) error {
 	case e.Kind <= cordon.Contains:
 		c.where(f, isString, "instr($, ?) > 0", e.Text)
 	default:
-		return failure(fmt.Errorf("compile condition: match %d is not known", e.Kind))
+		return unknown("match %d is not known", e.Kind)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 	"github.com/cordon-project/cordon/internal/store/storetest"
 )
 
@@ -221,9 +222,9 @@ func checkAfterCrash(t *testing.T, s *Store, acknowledged map[string][]cordon.Ac
 			}
 		}
 	}
-	err = s.read(t.Context(), func(c *conn) error {
-		return c.each("SELECT count(*) FROM audit WHERE kind <> 'enrolled'", func(r *row) {
-			if n := r.number(); n != int64(audits) {
+	err = s.db.Read(t.Context(), func(c *engine.Conn) error {
+		return c.Each("SELECT count(*) FROM audit WHERE kind <> 'enrolled'", func(r *engine.Row) {
+			if n := r.Number(); n != int64(audits) {
 				t.Errorf("%d audit entries, of which %d belong to actions", n, audits)
 			}
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // PutFindings implements [cordon.Store].
@@ -12,19 +13,19 @@ func (s *Store) PutFindings(ctx context.Context, m cordon.MachineID, told cordon
 	if !ok {
 		return noMachine(string(m))
 	}
-	doc, err := document(told)
+	doc, err := engine.JSON(told)
 	if err != nil {
 		return err
 	}
-	return s.writer.do(ctx, func(t *tx) error {
+	return s.db.Write(ctx, func(t *engine.Tx) error {
 		known := false
-		if err := t.each("SELECT 1 FROM machines WHERE id = ?", func(*row) { known = true }, key); err != nil {
+		if err := t.Each("SELECT 1 FROM machines WHERE id = ?", func(*engine.Row) { known = true }, key); err != nil {
 			return err
 		}
 		if !known {
 			return noMachine(string(m))
 		}
-		_, _, err := t.exec(`INSERT INTO findings (machine, kind, series, sequence, document) VALUES (?, ?, ?, ?, ?)
+		_, _, err := t.Exec(`INSERT INTO findings (machine, kind, series, sequence, document) VALUES (?, ?, ?, ?, ?)
 			ON CONFLICT (machine, kind) DO UPDATE SET series = excluded.series, sequence = excluded.sequence, document = excluded.document
 			WHERE findings.series <> excluded.series OR findings.sequence < excluded.sequence`,
 			key, string(told.Kind), told.Series, int64(told.Sequence), doc)
@@ -39,10 +40,10 @@ func (s *Store) Findings(ctx context.Context, m cordon.MachineID, kind cordon.Fi
 		return told, noMachine(string(m))
 	}
 	found := false
-	err = s.read(ctx, func(c *conn) error {
-		return c.each("SELECT document FROM findings WHERE machine = ? AND kind = ?", func(r *row) {
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each("SELECT document FROM findings WHERE machine = ? AND kind = ?", func(r *engine.Row) {
 			found = true
-			r.document(&told)
+			r.JSON(&told)
 		}, key, string(kind))
 	})
 	if err == nil && !found {

@@ -5,13 +5,14 @@ import (
 	"fmt"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // CreateGroup implements [cordon.Store].
 func (s *Store) CreateGroup(ctx context.Context, name string, entry cordon.AuditEntry) (g cordon.GroupInfo, err error) {
-	err = s.writer.do(ctx, func(t *tx) error {
+	err = s.db.Write(ctx, func(t *engine.Tx) error {
 		known, groups := false, int64(0)
-		err := t.each("SELECT count(*), coalesce(max(folded = ?), 0) FROM device_groups", func(r *row) { groups, known = r.number(), r.number() != 0 }, cordon.Fold(name))
+		err := t.Each("SELECT count(*), coalesce(max(folded = ?), 0) FROM device_groups", func(r *engine.Row) { groups, known = r.Number(), r.Number() != 0 }, cordon.Fold(name))
 		switch {
 		case err != nil:
 			return err
@@ -20,7 +21,7 @@ func (s *Store) CreateGroup(ctx context.Context, name string, entry cordon.Audit
 		case groups >= cordon.MaxGroups:
 			return cordon.Errorf(cordon.Conflict, "", "There are %d groups already, which is the most", groups)
 		}
-		_, id, err := t.exec("INSERT INTO device_groups (name, folded, created) VALUES (?, ?, ?)", name, cordon.Fold(name), cordon.Ticks(entry.At))
+		_, id, err := t.Exec("INSERT INTO device_groups (name, folded, created) VALUES (?, ?, ?)", name, cordon.Fold(name), cordon.Ticks(entry.At))
 		if err == nil {
 			g = cordon.GroupInfo{Group: cordon.Group{ID: id, Name: name}, Created: stored(entry.At)}
 			err = appendAudit(t, 0, entry)
@@ -34,8 +35,8 @@ func (s *Store) CreateGroup(ctx context.Context, name string, entry cordon.Audit
 }
 
 // groupOf returns a group, or an error of kind NotFound.
-func groupOf(t *tx, id int64) (g cordon.Group, err error) {
-	err = t.each("SELECT id, name FROM device_groups WHERE id = ?", func(r *row) { g = cordon.Group{ID: r.number(), Name: r.text()} }, id)
+func groupOf(t *engine.Tx, id int64) (g cordon.Group, err error) {
+	err = t.Each("SELECT id, name FROM device_groups WHERE id = ?", func(r *engine.Row) { g = cordon.Group{ID: r.Number(), Name: r.Text()} }, id)
 	if err == nil && g.ID == 0 {
 		err = cordon.Errorf(cordon.NotFound, "", "Group %d was not found", id)
 	}
@@ -44,18 +45,18 @@ func groupOf(t *tx, id int64) (g cordon.Group, err error) {
 
 // RenameGroup implements [cordon.Store].
 func (s *Store) RenameGroup(ctx context.Context, id int64, name string, entry cordon.AuditEntry) error {
-	return s.writer.do(ctx, func(t *tx) error {
+	return s.db.Write(ctx, func(t *engine.Tx) error {
 		if _, err := groupOf(t, id); err != nil {
 			return err
 		}
 		taken := false
-		if err := t.each("SELECT 1 FROM device_groups WHERE folded = ? AND id <> ?", func(*row) { taken = true }, cordon.Fold(name), id); err != nil {
+		if err := t.Each("SELECT 1 FROM device_groups WHERE folded = ? AND id <> ?", func(*engine.Row) { taken = true }, cordon.Fold(name), id); err != nil {
 			return err
 		}
 		if taken {
 			return groupExists(name)
 		}
-		if _, _, err := t.exec("UPDATE device_groups SET name = ?, folded = ? WHERE id = ?", name, cordon.Fold(name), id); err != nil {
+		if _, _, err := t.Exec("UPDATE device_groups SET name = ?, folded = ? WHERE id = ?", name, cordon.Fold(name), id); err != nil {
 			return err
 		}
 		return appendAudit(t, 0, entry)
@@ -68,22 +69,22 @@ func groupExists(name string) error {
 
 // DeleteGroup implements [cordon.Store].
 func (s *Store) DeleteGroup(ctx context.Context, id int64, entry cordon.AuditEntry) error {
-	return s.writer.do(ctx, func(t *tx) error {
+	return s.db.Write(ctx, func(t *engine.Tx) error {
 		g, err := groupOf(t, id)
 		if err != nil {
 			return err
 		}
 		rules := int64(0)
-		if err := t.each("SELECT count(*) FROM trust WHERE scope = ?", func(r *row) { rules = r.number() }, string(cordon.TrustGroup(id))); err != nil {
+		if err := t.Each("SELECT count(*) FROM trust WHERE scope = ?", func(r *engine.Row) { rules = r.Number() }, string(cordon.TrustGroup(id))); err != nil {
 			return err
 		}
 		if rules > 0 {
 			return cordon.Errorf(cordon.Conflict, "", "%d files are trusted for the group %s: remove these rules first, so that deleting the group changes nothing that may run", rules, g.Name)
 		}
-		if _, _, err := t.exec("UPDATE machines SET group_id = NULL WHERE group_id = ?", id); err != nil {
+		if _, _, err := t.Exec("UPDATE machines SET group_id = NULL WHERE group_id = ?", id); err != nil {
 			return err
 		}
-		if _, _, err := t.exec("DELETE FROM device_groups WHERE id = ?", id); err != nil {
+		if _, _, err := t.Exec("DELETE FROM device_groups WHERE id = ?", id); err != nil {
 			return err
 		}
 		return appendAudit(t, 0, entry)
@@ -95,9 +96,9 @@ const groups = `SELECT g.id, g.name, g.created, (SELECT count(*) FROM machines m
 
 // Groups implements [cordon.Store].
 func (s *Store) Groups(ctx context.Context) (found []cordon.GroupInfo, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		return c.each(groups, func(r *row) {
-			found = append(found, cordon.GroupInfo{Group: cordon.Group{ID: r.number(), Name: r.text()}, Created: r.time(), Machines: int(r.number()), Trusted: int(r.number())})
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each(groups, func(r *engine.Row) {
+			found = append(found, cordon.GroupInfo{Group: cordon.Group{ID: r.Number(), Name: r.Text()}, Created: r.Time(), Machines: int(r.Number()), Trusted: int(r.Number())})
 		})
 	})
 	return found, err
@@ -105,7 +106,7 @@ func (s *Store) Groups(ctx context.Context) (found []cordon.GroupInfo, err error
 
 // ChangeGroups implements [cordon.Store].
 func (s *Store) ChangeGroups(ctx context.Context, ids []cordon.MachineID, change cordon.GroupChange) (moved []cordon.MachineID, err error) {
-	err = s.writer.do(ctx, func(t *tx) error {
+	err = s.db.Write(ctx, func(t *engine.Tx) error {
 		moved = nil // work may run more than once
 		for _, id := range ids {
 			m, key, err := machineIn(t, id)
@@ -132,7 +133,7 @@ func (s *Store) ChangeGroups(ctx context.Context, ids []cordon.MachineID, change
 		if len(moved) == 0 {
 			return nil
 		}
-		_, _, err := t.exec("UPDATE trust_revision SET revision = revision + 1")
+		_, _, err := t.Exec("UPDATE trust_revision SET revision = revision + 1")
 		return err
 	})
 	if err != nil {
@@ -141,7 +142,7 @@ func (s *Store) ChangeGroups(ctx context.Context, ids []cordon.MachineID, change
 	return moved, nil
 }
 
-func moveMachine(t *tx, key []byte, to int64) error {
+func moveMachine(t *engine.Tx, key []byte, to int64) error {
 	var group any
 	if to != 0 {
 		if _, err := groupOf(t, to); err != nil {
@@ -149,7 +150,7 @@ func moveMachine(t *tx, key []byte, to int64) error {
 		}
 		group = to
 	}
-	if _, _, err := t.exec("UPDATE machines SET group_id = ? WHERE id = ?", group, key); err != nil {
+	if _, _, err := t.Exec("UPDATE machines SET group_id = ? WHERE id = ?", group, key); err != nil {
 		return fmt.Errorf("move machine to group %d: %w", to, err)
 	}
 	return nil

@@ -6,15 +6,16 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // sight stores which addresses a machine has, by what it says at a time, if it
 // was last seen before that at another. It writes only what has changed.
-func sight(t *tx, key []byte, f cordon.Facts, last, at time.Time) error {
+func sight(t *engine.Tx, key []byte, f cordon.Facts, last, at time.Time) error {
 	var known []cordon.Sighting
-	err := t.each("SELECT address, first_seen, last_seen FROM machine_addresses WHERE machine = ?", func(r *row) {
-		s := cordon.Sighting{Address: r.text(), From: r.time()}
-		if to := r.timeOrNil(); to != nil {
+	err := t.Each("SELECT address, first_seen, last_seen FROM machine_addresses WHERE machine = ?", func(r *engine.Row) {
+		s := cordon.Sighting{Address: r.Text(), From: r.Time()}
+		if to := r.TimeOrNil(); to != nil {
 			s.To = *to
 		}
 		known = append(known, s)
@@ -25,7 +26,7 @@ func sight(t *tx, key []byte, f cordon.Facts, last, at time.Time) error {
 	next := cordon.NextSightings(known, f.Addresses(), stored(last), stored(at))
 	for _, s := range known {
 		if !slices.Contains(next, s) {
-			if _, _, err := t.exec("DELETE FROM machine_addresses WHERE machine = ? AND address = ? AND first_seen = ?", key, s.Address, cordon.Ticks(s.From)); err != nil {
+			if _, _, err := t.Exec("DELETE FROM machine_addresses WHERE machine = ? AND address = ? AND first_seen = ?", key, s.Address, cordon.Ticks(s.From)); err != nil {
 				return err
 			}
 		}
@@ -38,7 +39,7 @@ func sight(t *tx, key []byte, f cordon.Facts, last, at time.Time) error {
 		if !s.To.IsZero() {
 			to = cordon.Ticks(s.To)
 		}
-		if _, _, err := t.exec("INSERT INTO machine_addresses (machine, address, first_seen, last_seen) VALUES (?, ?, ?, ?)", key, s.Address, cordon.Ticks(s.From), to); err != nil {
+		if _, _, err := t.Exec("INSERT INTO machine_addresses (machine, address, first_seen, last_seen) VALUES (?, ?, ?, ?)", key, s.Address, cordon.Ticks(s.From), to); err != nil {
 			return err
 		}
 	}
@@ -60,7 +61,7 @@ func (s *Store) MachinesByAddress(ctx context.Context, address string, from, to 
 // ChangeLabels implements [cordon.Store].
 func (s *Store) ChangeLabels(ctx context.Context, ids []cordon.MachineID, change cordon.LabelChange) ([]cordon.Machine, error) {
 	var changed []cordon.Machine
-	err := s.writer.do(ctx, func(t *tx) error {
+	err := s.db.Write(ctx, func(t *engine.Tx) error {
 		changed = nil
 		for _, id := range ids {
 			m, err := changeLabels(t, id, change)
@@ -77,7 +78,7 @@ func (s *Store) ChangeLabels(ctx context.Context, ids []cordon.MachineID, change
 	return changed, nil
 }
 
-func changeLabels(t *tx, id cordon.MachineID, change cordon.LabelChange) (cordon.Machine, error) {
+func changeLabels(t *engine.Tx, id cordon.MachineID, change cordon.LabelChange) (cordon.Machine, error) {
 	m, key, err := machineIn(t, id)
 	if err != nil {
 		return m, err
@@ -90,7 +91,7 @@ func changeLabels(t *tx, id cordon.MachineID, change cordon.LabelChange) (cordon
 	}
 	m.Labels = cordon.Labels{Tags: slices.Clone(after.Tags), Value: after.Value}
 	if after.Value != before.Value {
-		if _, _, err := t.exec("UPDATE machines SET device_value = ? WHERE id = ?", string(after.Value), key); err != nil {
+		if _, _, err := t.Exec("UPDATE machines SET device_value = ? WHERE id = ?", string(after.Value), key); err != nil {
 			return m, err
 		}
 	}
@@ -109,11 +110,11 @@ func changeLabels(t *tx, id cordon.MachineID, change cordon.LabelChange) (cordon
 
 // machineIn returns a machine, and the key of its rows, as the transaction sees
 // it, or an error of kind NotFound.
-func machineIn(t *tx, id cordon.MachineID) (m cordon.Machine, key []byte, err error) {
+func machineIn(t *engine.Tx, id cordon.MachineID) (m cordon.Machine, key []byte, err error) {
 	key, known := machineKey(id)
 	if known {
 		known = false
-		err = t.each("SELECT "+machineColumns+" FROM "+machineTables+" WHERE m.id = ?", func(r *row) { known, m = true, machineOf(r) }, key)
+		err = t.Each("SELECT "+machineColumns+" FROM "+machineTables+" WHERE m.id = ?", func(r *engine.Row) { known, m = true, machineOf(r) }, key)
 	}
 	if err == nil && !known {
 		err = noMachine(string(id))
@@ -121,19 +122,19 @@ func machineIn(t *tx, id cordon.MachineID) (m cordon.Machine, key []byte, err er
 	return m, key, err
 }
 
-func writeTags(t *tx, key []byte, tags []string) error {
-	list, err := document(append([]string{}, tags...))
+func writeTags(t *engine.Tx, key []byte, tags []string) error {
+	list, err := engine.JSON(append([]string{}, tags...))
 	if err != nil {
 		return err
 	}
-	if _, _, err := t.exec("UPDATE machine_details SET tags = ? WHERE machine = ?", list, key); err != nil {
+	if _, _, err := t.Exec("UPDATE machine_details SET tags = ? WHERE machine = ?", list, key); err != nil {
 		return err
 	}
-	if _, _, err := t.exec("DELETE FROM machine_tags WHERE machine = ?", key); err != nil {
+	if _, _, err := t.Exec("DELETE FROM machine_tags WHERE machine = ?", key); err != nil {
 		return err
 	}
 	for _, tag := range tags {
-		if _, _, err := t.exec("INSERT INTO machine_tags (tag, machine) VALUES (?, ?)", cordon.Fold(tag), key); err != nil {
+		if _, _, err := t.Exec("INSERT INTO machine_tags (tag, machine) VALUES (?, ?)", cordon.Fold(tag), key); err != nil {
 			return err
 		}
 	}

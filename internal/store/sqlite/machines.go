@@ -3,13 +3,12 @@ package sqlite
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // generation is a machine's generation, see the schema.
@@ -21,27 +20,18 @@ const (
 	machineTables  = "machines m JOIN machine_details d ON d.machine = m.id LEFT JOIN device_groups g ON g.id = m.group_id"
 )
 
-func machineOf(r *row) cordon.Machine {
+func machineOf(r *engine.Row) cordon.Machine {
 	m := cordon.Machine{
-		ID: machineID(r.blob()), DeviceID: r.text(), LastSeen: r.time(), Generation: uint64(r.number()),
-		Labels: cordon.Labels{Value: cordon.DeviceValue(r.text())}, Key: ed25519.PublicKey(r.blob()), FirstSeen: r.time(),
+		ID: machineID(r.Blob()), DeviceID: r.Text(), LastSeen: r.Time(), Generation: uint64(r.Number()),
+		Labels: cordon.Labels{Value: cordon.DeviceValue(r.Text())}, Key: ed25519.PublicKey(r.Blob()), FirstSeen: r.Time(),
 	}
-	r.document(&m.Facts)
-	r.document(&m.Observed)
-	if r.document(&m.Tags); len(m.Tags) == 0 {
+	r.JSON(&m.Facts)
+	r.JSON(&m.Observed)
+	if r.JSON(&m.Tags); len(m.Tags) == 0 {
 		m.Tags = nil
 	}
-	m.Group = cordon.Group{ID: r.number(), Name: r.text()}
+	m.Group = cordon.Group{ID: r.Number(), Name: r.Text()}
 	return m
-}
-
-// document returns v, which is one of the domain's own types, in JSON.
-func document(v any) (string, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return "", failure(fmt.Errorf("encode %T: %w", v, err))
-	}
-	return string(b), nil
 }
 
 // EnrolMachine implements [cordon.Store].
@@ -53,24 +43,24 @@ func (s *Store) EnrolMachine(ctx context.Context, m cordon.Machine) (created boo
 	if m.Generation > maxGeneration {
 		return false, tooHigh(m.Generation)
 	}
-	facts, err := document(m.Facts)
+	facts, err := engine.JSON(m.Facts)
 	if err != nil {
 		return false, err
 	}
-	observed, err := document(m.Observed)
+	observed, err := engine.JSON(m.Observed)
 	if err != nil {
 		return false, err
 	}
-	err = s.writer.do(ctx, func(t *tx) error {
+	err = s.db.Write(ctx, func(t *engine.Tx) error {
 		known, err := said(t, key, &m.Facts, facts, m.LastSeen, m.Generation)
 		if err != nil {
 			return err
 		}
 		if created = !known; created {
-			_, _, err = t.exec("INSERT INTO machines (id, device_id, dns_name, os_platform, os_version, last_ip, last_seen, generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+			_, _, err = t.Exec("INSERT INTO machines (id, device_id, dns_name, os_platform, os_version, last_ip, last_seen, generation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 				key, orNull(m.DeviceID), orNull(m.Facts.DNSName), orNull(m.Facts.OSPlatform), orNull(m.Facts.OSVersion), orNull(m.Facts.LastIP), cordon.Ticks(m.LastSeen), int64(m.Generation))
 			if err == nil {
-				_, _, err = t.exec("INSERT INTO machine_details (machine, key, first_seen, facts, observed) VALUES (?, ?, ?, ?, ?)",
+				_, _, err = t.Exec("INSERT INTO machine_details (machine, key, first_seen, facts, observed) VALUES (?, ?, ?, ?, ?)",
 					key, []byte(m.Key), cordon.Ticks(m.FirstSeen), facts, observed)
 			}
 			if err == nil {
@@ -87,24 +77,24 @@ func (s *Store) EnrolMachine(ctx context.Context, m cordon.Machine) (created boo
 
 // said stores that a machine said something at a time: that it is in generation
 // g at least and, if f is not nil, its facts. It reports whether it is known.
-func said(t *tx, key []byte, f *cordon.Facts, facts string, at time.Time, g uint64) (known bool, err error) {
+func said(t *engine.Tx, key []byte, f *cordon.Facts, facts string, at time.Time, g uint64) (known bool, err error) {
 	const floors = "last_seen = max(last_seen, ?), generation = max(generation, ?)"
 	if f == nil {
-		n, _, err := t.exec("UPDATE machines SET "+floors+" WHERE id = ?", cordon.Ticks(at), int64(g), key)
+		n, _, err := t.Exec("UPDATE machines SET "+floors+" WHERE id = ?", cordon.Ticks(at), int64(g), key)
 		return n > 0, err
 	}
 	var last time.Time
-	err = t.each("SELECT last_seen FROM machines WHERE id = ?", func(r *row) { known, last = true, r.time() }, key)
+	err = t.Each("SELECT last_seen FROM machines WHERE id = ?", func(r *engine.Row) { known, last = true, r.Time() }, key)
 	if err != nil || !known {
 		return known, err
 	}
 	if err := sight(t, key, *f, last, at); err != nil {
 		return true, err
 	}
-	n, _, err := t.exec("UPDATE machines SET "+floors+", dns_name = ?, os_platform = ?, os_version = ?, last_ip = ? WHERE id = ?",
+	n, _, err := t.Exec("UPDATE machines SET "+floors+", dns_name = ?, os_platform = ?, os_version = ?, last_ip = ? WHERE id = ?",
 		cordon.Ticks(at), int64(g), orNull(f.DNSName), orNull(f.OSPlatform), orNull(f.OSVersion), orNull(f.LastIP), key)
 	if err == nil && n > 0 {
-		_, _, err = t.exec("UPDATE machine_details SET facts = ? WHERE machine = ?", facts, key)
+		_, _, err = t.Exec("UPDATE machine_details SET facts = ? WHERE machine = ?", facts, key)
 	}
 	return n > 0, err
 }
@@ -126,21 +116,21 @@ func (s *Store) MachineSaid(ctx context.Context, id cordon.MachineID, f *cordon.
 	facts := ""
 	if f != nil {
 		var err error
-		if facts, err = document(f); err != nil {
+		if facts, err = engine.JSON(f); err != nil {
 			return err
 		}
 	}
-	observed, err := document(o)
+	observed, err := engine.JSON(o)
 	if err != nil {
 		return err
 	}
-	return s.writer.do(ctx, func(t *tx) error {
+	return s.db.Write(ctx, func(t *engine.Tx) error {
 		known, err := said(t, key, f, facts, at, o.Generation)
 		if err == nil && !known {
 			err = noMachine(string(id))
 		}
 		if err == nil {
-			_, _, err = t.exec("UPDATE machine_details SET observed = ? WHERE machine = ?", observed, key)
+			_, _, err = t.Exec("UPDATE machine_details SET observed = ? WHERE machine = ?", observed, key)
 		}
 		return err
 	})
@@ -155,11 +145,11 @@ const touchAtOnce = 512
 func (s *Store) TouchMachines(ctx context.Context, seen map[cordon.MachineID]time.Time) error {
 	// In the order of the table, which visits each of its pages once.
 	for ids := range slices.Chunk(slices.Sorted(maps.Keys(seen)), touchAtOnce) {
-		err := s.writer.do(ctx, func(t *tx) error {
+		err := s.db.Write(ctx, func(t *engine.Tx) error {
 			for _, id := range ids {
 				key, _ := machineKey(id)
 				at := cordon.Ticks(seen[id])
-				if _, _, err := t.exec("UPDATE machines SET last_seen = ? WHERE id = ? AND last_seen < ?", at, key, at); err != nil {
+				if _, _, err := t.Exec("UPDATE machines SET last_seen = ? WHERE id = ? AND last_seen < ?", at, key, at); err != nil {
 					return err
 				}
 			}
@@ -174,8 +164,8 @@ func (s *Store) TouchMachines(ctx context.Context, seen map[cordon.MachineID]tim
 
 // machines returns the answer to a query that is kept.
 func (s *Store) machines(ctx context.Context, where string, args ...any) (found []cordon.Machine, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		return c.each("SELECT "+machineColumns+" FROM "+machineTables+" WHERE "+where, func(r *row) { found = append(found, machineOf(r)) }, args...)
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each("SELECT "+machineColumns+" FROM "+machineTables+" WHERE "+where, func(r *engine.Row) { found = append(found, machineOf(r)) }, args...)
 	})
 	return found, err
 }
@@ -212,7 +202,7 @@ func (s *Store) MachinesByName(ctx context.Context, name string, limit int) ([]c
 
 // Machines implements [cordon.Store].
 func (s *Store) Machines(ctx context.Context, q cordon.Query) (found []cordon.Machine, l cordon.Listing, err error) {
-	l, err = s.list(ctx, machinesTable(s.now()), q, func(r *row) { found = append(found, machineOf(r)) })
+	l, err = s.list(ctx, machinesTable(s.now()), q, func(r *engine.Row) { found = append(found, machineOf(r)) })
 	if err != nil {
 		return nil, cordon.Listing{}, err
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // table is a collection as queries see it.
@@ -176,14 +177,14 @@ func machinesTable(now time.Time) table {
 
 // list calls f with each row of the page that q asks for, which reads the table's
 // columns, all as of one state of the database.
-func (s *Store) list(ctx context.Context, t table, q cordon.Query, f func(*row)) (l cordon.Listing, err error) {
+func (s *Store) list(ctx context.Context, t table, q cordon.Query, f func(*engine.Row)) (l cordon.Listing, err error) {
 	total, page, order, err := compile(t, q)
 	if err != nil {
 		return l, err
 	}
 	var end cordon.Position
 	rows := 0
-	take := func(r *row) {
+	take := func(r *engine.Row) {
 		if rows++; q.HasTop && rows > q.Top {
 			l.Next = end
 			return
@@ -193,34 +194,28 @@ func (s *Store) list(ctx context.Context, t table, q cordon.Query, f func(*row))
 			end = position(order, r)
 		}
 	}
-	err = s.read(ctx, func(c *conn) (err error) {
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
 		if !q.Count {
-			return c.eachOnce(ctx, page.sql.String(), take, page.args...)
+			return c.EachOnce(ctx, page.sql.String(), take, page.args...)
 		}
-		if _, err := c.exec("BEGIN"); err != nil {
-			return err
-		}
-		defer func() {
-			if _, e := c.exec("ROLLBACK"); err == nil {
-				err = e
+		return c.Snapshot(func() error {
+			err := c.EachOnce(ctx, total.sql.String(), func(r *engine.Row) { l.Count = int(r.Number()) }, total.args...)
+			if err != nil {
+				return err
 			}
-		}()
-		err = c.eachOnce(ctx, total.sql.String(), func(r *row) { l.Count = int(r.number()) }, total.args...)
-		if err != nil {
-			return err
-		}
-		return c.eachOnce(ctx, page.sql.String(), take, page.args...)
+			return c.EachOnce(ctx, page.sql.String(), take, page.args...)
+		})
 	})
 	return l, err
 }
 
 // position reads the columns behind those of the table.
-func position(order []key, r *row) (p cordon.Position) {
+func position(order []key, r *engine.Row) (p cordon.Position) {
 	for _, k := range order {
-		switch v := r.value().(type) {
+		switch v := r.Value().(type) {
 		case int64:
 			if k.typ == cordon.TypeTime {
-				p = append(p, timeOf(v))
+				p = append(p, cordon.TimeOfTicks(v))
 			} else {
 				p = append(p, v)
 			}
@@ -294,10 +289,12 @@ func (s *Store) ActionsPlan(ctx context.Context, q cordon.Query) (steps []string
 	if err != nil {
 		return nil, err
 	}
-	err = s.read(ctx, func(c *conn) error {
-		return c.eachOnce(ctx, "EXPLAIN QUERY PLAN "+page.sql.String(), func(r *row) {
-			r.next = 3 // behind the numbers of the steps
-			steps = append(steps, r.text())
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.EachOnce(ctx, "EXPLAIN QUERY PLAN "+page.sql.String(), func(r *engine.Row) {
+			for range 3 {
+				r.Value() // the numbers of the step
+			}
+			steps = append(steps, r.Text())
 		}, page.args...)
 	})
 	return steps, err

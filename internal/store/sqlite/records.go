@@ -4,25 +4,26 @@ import (
 	"context"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // appendAudit writes an entry. If it belongs to a change of an action, seq is
 // the action's number; else 0.
-func appendAudit(t *tx, seq int64, e cordon.AuditEntry) error {
+func appendAudit(t *engine.Tx, seq int64, e cordon.AuditEntry) error {
 	var action, id any
 	if seq != 0 {
 		action = seq
 	} else {
 		id = orNull(string(e.Action))
 	}
-	_, _, err := t.exec("INSERT INTO audit (at, kind, machine, action, action_id, actor, status, detail, evidence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	_, _, err := t.Exec("INSERT INTO audit (at, kind, machine, action, action_id, actor, status, detail, evidence) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		cordon.Ticks(e.At), string(e.Kind), string(e.Machine), action, id, e.Actor, string(e.Status), e.Detail, e.Evidence)
 	return err
 }
 
 // Audit implements [cordon.Store]. All entries are written, or none.
 func (s *Store) Audit(ctx context.Context, entries ...cordon.AuditEntry) error {
-	return s.writer.do(ctx, func(t *tx) error {
+	return s.db.Write(ctx, func(t *engine.Tx) error {
 		for _, e := range entries {
 			if err := appendAudit(t, 0, e); err != nil {
 				return err
@@ -40,12 +41,12 @@ func (s *Store) AuditOf(ctx context.Context, id cordon.ActionID) (entries []cord
 	if id == "" {
 		return nil, nil
 	}
-	err = s.read(ctx, func(c *conn) error {
-		return c.each(auditOf,
-			func(r *row) {
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each(auditOf,
+			func(r *engine.Row) {
 				entries = append(entries, cordon.AuditEntry{
-					Seq: r.number(), At: r.time(), Kind: cordon.AuditKind(r.text()), Machine: cordon.MachineID(r.text()), Action: id,
-					Actor: r.text(), Status: cordon.Status(r.text()), Detail: r.text(), Evidence: r.text(),
+					Seq: r.Number(), At: r.Time(), Kind: cordon.AuditKind(r.Text()), Machine: cordon.MachineID(r.Text()), Action: id,
+					Actor: r.Text(), Status: cordon.Status(r.Text()), Detail: r.Text(), Evidence: r.Text(),
 				})
 			}, string(id))
 	})
@@ -59,12 +60,12 @@ const (
 
 // AuditEntries implements [cordon.Store].
 func (s *Store) AuditEntries(ctx context.Context, q cordon.AuditQuery) (entries []cordon.AuditEntry, err error) {
-	err = s.read(ctx, func(c *conn) error {
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
 		query := compiler{}
 		query.write(auditEntries, cordon.Ticks(q.Since))
 		if q.Before != 0 {
 			found, at := false, int64(0)
-			if err := c.each(auditPlace, func(r *row) { found, at = true, r.number() }, q.Before); err != nil {
+			if err := c.Each(auditPlace, func(r *engine.Row) { found, at = true, r.Number() }, q.Before); err != nil {
 				return err
 			}
 			if !found {
@@ -81,10 +82,10 @@ func (s *Store) AuditEntries(ctx context.Context, q cordon.AuditQuery) (entries 
 			query.list(kinds)
 		}
 		query.write(" ORDER BY at DESC, seq DESC LIMIT ?", int64(q.Limit))
-		return c.eachOnce(ctx, query.sql.String(), func(r *row) {
+		return c.EachOnce(ctx, query.sql.String(), func(r *engine.Row) {
 			entries = append(entries, cordon.AuditEntry{
-				Seq: r.number(), At: r.time(), Kind: cordon.AuditKind(r.text()), Machine: cordon.MachineID(r.text()), Action: cordon.ActionID(r.text()),
-				Actor: r.text(), Status: cordon.Status(r.text()), Detail: r.text(), Evidence: r.text(),
+				Seq: r.Number(), At: r.Time(), Kind: cordon.AuditKind(r.Text()), Machine: cordon.MachineID(r.Text()), Action: cordon.ActionID(r.Text()),
+				Actor: r.Text(), Status: cordon.Status(r.Text()), Detail: r.Text(), Evidence: r.Text(),
 			})
 		}, query.args...)
 	})
@@ -94,8 +95,8 @@ func (s *Store) AuditEntries(ctx context.Context, q cordon.AuditQuery) (entries 
 // Setting implements [cordon.Store].
 func (s *Store) Setting(ctx context.Context, name string) (value []byte, err error) {
 	found := false
-	err = s.read(ctx, func(c *conn) error {
-		return c.each("SELECT value FROM settings WHERE name = ?", func(r *row) { found, value = true, r.blob() }, name)
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each("SELECT value FROM settings WHERE name = ?", func(r *engine.Row) { found, value = true, r.Blob() }, name)
 	})
 	if err == nil && !found {
 		err = cordon.Errorf(cordon.NotFound, "", "Setting %s was not found", name)
@@ -105,10 +106,10 @@ func (s *Store) Setting(ctx context.Context, name string) (value []byte, err err
 
 // PutSettings implements [cordon.Store].
 func (s *Store) PutSettings(ctx context.Context, values map[string][]byte) error {
-	return s.writer.do(ctx, func(t *tx) error {
+	return s.db.Write(ctx, func(t *engine.Tx) error {
 		for name, value := range values {
 			// The driver takes an empty value for NULL.
-			if _, _, err := t.exec("INSERT OR REPLACE INTO settings (name, value) VALUES (?, coalesce(?, x''))", name, value); err != nil {
+			if _, _, err := t.Exec("INSERT OR REPLACE INTO settings (name, value) VALUES (?, coalesce(?, x''))", name, value); err != nil {
 				return err
 			}
 		}

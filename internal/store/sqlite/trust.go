@@ -4,11 +4,12 @@ import (
 	"context"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
 // ChangeTrust implements [cordon.Store].
 func (s *Store) ChangeTrust(ctx context.Context, r cordon.TrustRule, remove bool, entry cordon.AuditEntry) (changed bool, err error) {
-	err = s.writer.do(ctx, func(t *tx) error {
+	err = s.db.Write(ctx, func(t *engine.Tx) error {
 		changed = false // work may run more than once
 		if id, ok := r.Scope.Group(); ok {
 			if _, err := groupOf(t, id); err != nil {
@@ -16,7 +17,7 @@ func (s *Store) ChangeTrust(ctx context.Context, r cordon.TrustRule, remove bool
 			}
 		}
 		known, rules := false, int64(0)
-		if err := t.each("SELECT count(*), coalesce(max(digest = ?), 0) FROM trust WHERE scope = ?", func(r *row) { rules, known = r.number(), r.number() != 0 }, r.Digest[:], string(r.Scope)); err != nil {
+		if err := t.Each("SELECT count(*), coalesce(max(digest = ?), 0) FROM trust WHERE scope = ?", func(r *engine.Row) { rules, known = r.Number(), r.Number() != 0 }, r.Digest[:], string(r.Scope)); err != nil {
 			return err
 		}
 		if known != remove {
@@ -27,12 +28,12 @@ func (s *Store) ChangeTrust(ctx context.Context, r cordon.TrustRule, remove bool
 		}
 		var err error
 		if remove {
-			_, _, err = t.exec("DELETE FROM trust WHERE scope = ? AND digest = ?", string(r.Scope), r.Digest[:])
+			_, _, err = t.Exec("DELETE FROM trust WHERE scope = ? AND digest = ?", string(r.Scope), r.Digest[:])
 		} else {
-			_, _, err = t.exec("INSERT INTO trust (scope, digest, comment, actor, at) VALUES (?, ?, ?, ?, ?)", string(r.Scope), r.Digest[:], r.Comment, r.Actor, cordon.Ticks(r.At))
+			_, _, err = t.Exec("INSERT INTO trust (scope, digest, comment, actor, at) VALUES (?, ?, ?, ?, ?)", string(r.Scope), r.Digest[:], r.Comment, r.Actor, cordon.Ticks(r.At))
 		}
 		if err == nil {
-			_, _, err = t.exec("UPDATE trust_revision SET revision = revision + 1")
+			_, _, err = t.Exec("UPDATE trust_revision SET revision = revision + 1")
 		}
 		if err == nil {
 			err = appendAudit(t, 0, entry)
@@ -53,17 +54,17 @@ const (
 	trustOf = trustRules + " WHERE scope IN (?, ?, (SELECT 'group:' || group_id FROM machines WHERE id = ?)) ORDER BY scope, digest"
 )
 
-func ruleOf(r *row) cordon.TrustRule {
-	rule := cordon.TrustRule{Scope: cordon.TrustScope(r.text())}
-	copy(rule.Digest[:], r.blob())
-	rule.Comment, rule.Actor, rule.At = r.text(), r.text(), r.time()
+func ruleOf(r *engine.Row) cordon.TrustRule {
+	rule := cordon.TrustRule{Scope: cordon.TrustScope(r.Text())}
+	copy(rule.Digest[:], r.Blob())
+	rule.Comment, rule.Actor, rule.At = r.Text(), r.Text(), r.Time()
 	return rule
 }
 
 // TrustRules implements [cordon.Store].
 func (s *Store) TrustRules(ctx context.Context) (rules []cordon.TrustRule, err error) {
-	err = s.read(ctx, func(c *conn) error {
-		return c.each(trustRules+" ORDER BY scope, digest", func(r *row) { rules = append(rules, ruleOf(r)) })
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
+		return c.Each(trustRules+" ORDER BY scope, digest", func(r *engine.Row) { rules = append(rules, ruleOf(r)) })
 	})
 	return rules, err
 }
@@ -71,12 +72,12 @@ func (s *Store) TrustRules(ctx context.Context) (rules []cordon.TrustRule, err e
 // TrustOf implements [cordon.Store].
 func (s *Store) TrustOf(ctx context.Context, m cordon.MachineID) (rules []cordon.TrustRule, revision uint64, err error) {
 	key, _ := machineKey(m) // without one it has no group
-	err = s.read(ctx, func(c *conn) error {
+	err = s.db.Read(ctx, func(c *engine.Conn) error {
 		// The revision first: rules that are newer than it only make a policy come once more.
-		if err := c.each("SELECT revision FROM trust_revision", func(r *row) { revision = uint64(r.number()) }); err != nil {
+		if err := c.Each("SELECT revision FROM trust_revision", func(r *engine.Row) { revision = uint64(r.Number()) }); err != nil {
 			return err
 		}
-		return c.each(trustOf, func(r *row) { rules = append(rules, ruleOf(r)) }, string(cordon.TrustAll), string(cordon.TrustMachine(m)), key)
+		return c.Each(trustOf, func(r *engine.Row) { rules = append(rules, ruleOf(r)) }, string(cordon.TrustAll), string(cordon.TrustMachine(m)), key)
 	})
 	return rules, revision, err
 }

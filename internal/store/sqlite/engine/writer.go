@@ -1,4 +1,4 @@
-package sqlite
+package engine
 
 import (
 	"context"
@@ -19,7 +19,7 @@ const maxGroup = 256
 // writer owns the connection that writes. Its one goroutine, run, takes what
 // waits in jobs, runs it in one transaction, commits, and then answers.
 type writer struct {
-	conn    *conn
+	conn    *Conn
 	jobs    chan *job
 	stopped chan struct{} // closed when run has returned
 
@@ -29,30 +29,30 @@ type writer struct {
 
 // job is a piece of work that is all or nothing.
 type job struct {
-	work  func(*tx) error // may run more than once; the last run counts
+	work  func(*Tx) error // may run more than once; the last run counts
 	taken atomic.Bool     // set by whoever is first: the writer to run it, or its caller to give it up
 	err   error           // of the last run; the writer's
 	done  chan error      // gets the answer
 }
 
-// tx is the transaction of a group, as one of its jobs sees it.
-type tx struct {
-	*conn
+// Tx is the transaction of a group, as one of its jobs sees it.
+type Tx struct {
+	conn *Conn
 	// dirty is whether only a rollback can undo the job: it has written, or it met
 	// an error upon which SQLite may have ended the transaction by itself.
 	dirty bool
 }
 
-// each is [conn.each] in the transaction.
-func (t *tx) each(sql string, f func(*row), args ...any) error {
-	err := t.conn.each(sql, f, args...)
+// Each is [Conn.Each] in the transaction.
+func (t *Tx) Each(sql string, f func(*Row), args ...any) error {
+	err := t.conn.Each(sql, f, args...)
 	t.dirty = t.dirty || err != nil
 	return err
 }
 
-// exec executes a statement and returns how many rows it changed, and the rowid
-// of the last one that it inserted.
-func (t *tx) exec(sql string, args ...any) (changed, rowid int64, err error) {
+// Exec executes a statement, which it keeps prepared as Each does, and returns
+// how many rows it changed, and the rowid of the last one that it inserted.
+func (t *Tx) Exec(sql string, args ...any) (changed, rowid int64, err error) {
 	var res driver.Result
 	if res, err = t.conn.exec(sql, args...); err != nil {
 		t.dirty = true
@@ -65,16 +65,14 @@ func (t *tx) exec(sql string, args ...any) (changed, rowid int64, err error) {
 	return changed, rowid, err
 }
 
-func startWriter(c *conn) *writer {
+func startWriter(c *Conn) *writer {
 	w := &writer{conn: c, jobs: make(chan *job, maxGroup), stopped: make(chan struct{})}
 	go w.run()
 	return w
 }
 
-// do runs work in a transaction, together with other work, and returns when
-// that is durable. If work returns an error nothing of it stays. If ctx ends
-// before work has begun it is not done at all; afterwards ctx has no effect.
-func (w *writer) do(ctx context.Context, work func(*tx) error) error {
+// do is [DB.Write].
+func (w *writer) do(ctx context.Context, work func(*Tx) error) error {
 	j := &job{work: work, done: make(chan error, 1)}
 	if err := w.submit(ctx, j); err != nil {
 		return err
@@ -169,7 +167,7 @@ func (w *writer) try(group []*job) (culprit int, err error) {
 		return -1, err
 	}
 	for i, j := range group {
-		t := &tx{conn: w.conn}
+		t := &Tx{conn: w.conn}
 		if j.err = j.run(t); j.err != nil && t.dirty {
 			w.rollback()
 			return i, j.err
@@ -186,7 +184,7 @@ func (w *writer) try(group []*job) (culprit int, err error) {
 // the error that is being handled.
 func (w *writer) rollback() { _, _ = w.conn.exec("ROLLBACK") }
 
-func (j *job) run(t *tx) (err error) {
+func (j *job) run(t *Tx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			t.dirty = true // it may have been anywhere

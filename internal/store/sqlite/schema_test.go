@@ -2,15 +2,12 @@ package sqlite
 
 import (
 	"crypto/sha256"
-	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -18,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 	"github.com/cordon-project/cordon/internal/store/storetest"
 )
 
@@ -44,8 +42,8 @@ func golden(t *testing.T, name, got string) {
 func TestSchema(t *testing.T) {
 	s := openNew(t)
 	var b strings.Builder
-	err := s.read(t.Context(), func(c *conn) error {
-		return c.each("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY tbl_name, type = 'index', name", func(r *row) { fmt.Fprintf(&b, "%s;\n\n", r.text()) })
+	err := s.db.Read(t.Context(), func(c *engine.Conn) error {
+		return c.Each("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY tbl_name, type = 'index', name", func(r *engine.Row) { fmt.Fprintf(&b, "%s;\n\n", r.Text()) })
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -53,237 +51,44 @@ func TestSchema(t *testing.T) {
 	golden(t, "schema.sql", b.String())
 }
 
-// TestPragmas holds what durability and integrity rest on.
-func TestPragmas(t *testing.T) {
-	s := openNew(t)
-	get := func(c *conn, pragma string) (v any) {
-		t.Helper()
-		if err := c.each("PRAGMA "+pragma, func(r *row) { v = r.value() }); err != nil {
-			t.Error(err)
-		}
-		return v
-	}
-	err := s.writer.do(t.Context(), func(tx *tx) error {
-		for pragma, want := range map[string]any{"journal_mode": "wal", "synchronous": int64(2), "foreign_keys": int64(1), "busy_timeout": int64(5000)} {
-			if got := get(tx.conn, pragma); got != want {
-				t.Errorf("writer: %s is %v, want %v", pragma, got, want)
-			}
-		}
-		return nil
-	})
+// openFirst opens the database of a server of the first version.
+func openFirst(t *testing.T, path string) *engine.DB {
+	t.Helper()
+	const name = "0001_first.sql"
+	sql, err := migrations.ReadFile("migrations/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range readers {
-		c := <-s.readers
-		if _, err := c.exec("DELETE FROM settings"); err == nil {
-			t.Error("a reader can write")
-		}
-		defer func() { s.readers <- c }()
-	}
-}
-
-func TestFileModes(t *testing.T) {
-	defer syscall.Umask(syscall.Umask(0))
-	path := filepath.Join(t.TempDir(), "cordon.db")
-	s := openAt(t, path)
-	if err := s.PutSettings(t.Context(), map[string][]byte{"a": nil}); err != nil {
-		t.Fatal(err)
-	}
-	for _, suffix := range []string{"", "-wal", "-shm", "-lock"} {
-		info, err := os.Stat(path + suffix)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode() != 0o600 {
-			t.Errorf("%s has mode %s", info.Name(), info.Mode())
-		}
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	openAt(t, path)
-	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-}
-
-// TestPath opens files whose names mean something in a URI.
-func TestPath(t *testing.T) {
-	for _, name := range []string{"a b.db", "a?mode=memory.db", "a#b.db", "100%25.db", "ä'\"\\.db", ":memory:"} {
-		path := filepath.Join(t.TempDir(), name)
-		s, err := Open(t.Context(), path)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		if err := errors.Join(s.PutSettings(t.Context(), map[string][]byte{"a": nil}), s.Close()); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if info, err := os.Stat(path); err != nil || info.Size() == 0 {
-			t.Errorf("%s: not where it should be: %v", name, err)
-		}
-		if got := settings(t, openAt(t, path)); !slices.Equal(got, []string{"a"}) {
-			t.Errorf("%s: there are %q", name, got)
-		}
-	}
-	t.Chdir(t.TempDir())
-	openAt(t, "relative.db")
-	if _, err := os.Stat("relative.db"); err != nil {
-		t.Error(err)
-	}
-}
-
-func TestInUse(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "cordon.db")
-	s := openAt(t, path)
-	_, err := Open(t.Context(), path)
-	if want := fmt.Sprintf("%s is in use by another process (process %d)", path, os.Getpid()); cordon.KindOf(err) != cordon.Unavailable || !strings.Contains(err.Error(), want) {
-		t.Errorf("error %v, want %q in it", err, want)
-	}
-	if err := s.PutSettings(t.Context(), map[string][]byte{"a": nil}); err != nil { // it was not disturbed
-		t.Error(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	openAt(t, path)
-}
-
-func TestOpenRefuses(t *testing.T) {
-	write := func(sql string) func(string) error {
-		return func(path string) error {
-			if err := create(path); err != nil {
-				return err
-			}
-			c, err := connect(path)
-			if err != nil {
-				return err
-			}
-			return errors.Join(c.script(sql), c.Close())
-		}
-	}
-	tests := []struct {
-		name    string
-		make    func(path string) error
-		kind    cordon.Kind
-		message string
-	}{
-		{"newer", write(fmt.Sprintf("CREATE TABLE t (a); PRAGMA application_id = %d; PRAGMA user_version = 1000", applicationID)), cordon.Invalid, "has schema 1000, this version of Cordon knows schemas up to"},
-		{"somebody else's", write("CREATE TABLE t (a)"), cordon.Invalid, "not one of Cordon's"},
-		{"somebody else's, versioned", write("PRAGMA user_version = 1"), cordon.Invalid, "not one of Cordon's"},
-		{"no database", func(path string) error {
-			return os.WriteFile(path, []byte(strings.Repeat("not a database ", 100)), 0o600)
-		}, cordon.Invalid, "not a database"},
-		{"directory", func(path string) error { return os.Mkdir(path, 0o700) }, cordon.Internal, "is a directory"},
-		{"no directory", func(path string) error { return os.Remove(filepath.Dir(path)) }, cordon.Internal, "no such file or directory"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "sub", "cordon.db")
-			if err := errors.Join(os.Mkdir(filepath.Dir(path), 0o700), tt.make(path)); err != nil {
-				t.Fatal(err)
-			}
-			before, _ := os.ReadFile(path)
-			_, err := Open(t.Context(), path)
-			if err == nil || cordon.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.message) {
-				t.Errorf("error %v, want %q in it", err, tt.message)
-			}
-			if after, _ := os.ReadFile(path); string(after) != string(before) {
-				t.Error("the file was changed")
-			}
-			// Nothing is left open.
-			if l, err := lock(path); err == nil {
-				_ = l.Close()
-			} else if !errors.Is(err, fs.ErrNotExist) {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// TestMigrate interrupts migrations and takes them up again.
-func TestMigrate(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "cordon.db")
-	if err := create(path); err != nil {
-		t.Fatal(err)
-	}
-	c, err := connect(path, pragmas...)
+	db, err := engine.Open(t.Context(), path, engine.Schema{Application: applicationID, Migrations: fstest.MapFS{name: {Data: sql}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = c.Close() }()
-	files := fstest.MapFS{
-		"migrations/0001_a.sql": {Data: []byte("CREATE TABLE a (x) STRICT")}, // not valid SQL: a column needs a type
-		"migrations/0002_b.sql": {Data: []byte("CREATE TABLE b (x INTEGER) STRICT; INSERT INTO a VALUES (2); SELECT nonsense")},
-		"migrations/README":     {Data: []byte("not a migration")},
-	}
-	step := func(name string, wantErr string, wantVersion int, wantRows string) {
-		t.Helper()
-		err := migrate(t.Context(), c, path, files)
-		if (err == nil) != (wantErr == "") || err != nil && !strings.Contains(err.Error(), wantErr) {
-			t.Errorf("%s: error %v, want %q", name, err, wantErr)
-		}
-		if v, err := schemaVersion(c, path); err != nil || v != wantVersion {
-			t.Errorf("%s: version %d, %v, want %d", name, v, err, wantVersion)
-		}
-		var rows []string
-		if wantRows != "" {
-			if err := c.each("SELECT group_concat(x) FROM a", func(r *row) { rows = append(rows, r.text()) }); err != nil || rows[0] != wantRows {
-				t.Errorf("%s: rows %q, %v, want %q", name, rows, err, wantRows)
-			}
-		}
-	}
-	step("first is broken", "0001_a.sql", 0, "")
-	files["migrations/0001_a.sql"].Data = []byte("CREATE TABLE a (x INTEGER) STRICT; INSERT INTO a VALUES (1)")
-	step("second is broken", "0002_b.sql", 1, "1")
-	files["migrations/0002_b.sql"].Data = []byte("CREATE TABLE b (x INTEGER) STRICT; INSERT INTO a VALUES (2) -- ends in a comment")
-	step("both", "", 2, "1,2")
-	step("again", "", 2, "1,2")
-	delete(files, "migrations/0002_b.sql")
-	step("older version of Cordon", "Start the newer version", 2, "1,2")
+	return db
 }
 
 // TestAddressesOfOldDatabase: machines that were enrolled before addresses were
 // kept are found by those that they had.
 func TestAddressesOfOldDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cordon.db")
-	if err := create(path); err != nil {
-		t.Fatal(err)
-	}
-	c, err := connect(path, pragmas...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := migrations.ReadFile("migrations/0001_first.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := migrate(t.Context(), c, path, fstest.MapFS{"migrations/0001_first.sql": &fstest.MapFile{Data: first}}); err != nil {
-		t.Fatal(err)
-	}
+	db := openFirst(t, path)
 	m := storetest.Machine("old", "old.example.org")
 	m.Facts.Interfaces = append(m.Facts.Interfaces, cordon.Interface{IP: "2001:db8::1"}, cordon.Interface{IP: "::1"}, cordon.Interface{})
-	facts, err := document(m.Facts)
+	facts, err := engine.JSON(m.Facts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	key, _ := machineKey(m.ID)
-	for _, add := range []struct {
-		sql  string
-		args []any
-	}{
-		{"INSERT INTO machines (id, last_ip, last_seen, generation) VALUES (?, ?, ?, 0)", []any{key, m.Facts.LastIP, cordon.Ticks(m.LastSeen)}},
-		{"INSERT INTO machine_details (machine, key, first_seen, facts, observed) VALUES (?, ?, ?, ?, '{}')", []any{key, []byte(m.Key), cordon.Ticks(m.FirstSeen), facts}},
-	} {
-		if _, err := c.exec(add.sql, add.args...); err != nil {
-			t.Fatal(err)
+	err = db.Write(t.Context(), func(t *engine.Tx) error {
+		_, _, err := t.Exec("INSERT INTO machines (id, last_ip, last_seen, generation) VALUES (?, ?, ?, 0)", key, m.Facts.LastIP, cordon.Ticks(m.LastSeen))
+		if err == nil {
+			_, _, err = t.Exec("INSERT INTO machine_details (machine, key, first_seen, facts, observed) VALUES (?, ?, ?, ?, '{}')", key, []byte(m.Key), cordon.Ticks(m.FirstSeen), facts)
 		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := c.Close(); err != nil {
+	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s, err := Open(t.Context(), path)
@@ -312,10 +117,12 @@ func TestPlans(t *testing.T) {
 	explain := func(name, sql string, args ...any) (plan string) {
 		t.Helper()
 		fmt.Fprintf(&b, "%s\n", name)
-		err := s.read(t.Context(), func(c *conn) error {
-			return c.eachOnce(t.Context(), "EXPLAIN QUERY PLAN "+sql, func(r *row) {
-				r.next = 3
-				step := r.text()
+		err := s.db.Read(t.Context(), func(c *engine.Conn) error {
+			return c.EachOnce(t.Context(), "EXPLAIN QUERY PLAN "+sql, func(r *engine.Row) {
+				for range 3 {
+					r.Value() // the numbers of the step
+				}
+				step := r.Text()
 				plan += step + "\n"
 				fmt.Fprintf(&b, "    %s\n", step)
 			}, args...)
@@ -419,27 +226,18 @@ func TestPlans(t *testing.T) {
 // for each still gets in, and can manage applications.
 func TestMigrateCredentials(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "cordon.db")
-	if err := create(path); err != nil {
-		t.Fatal(err)
-	}
-	c, err := connect(path, pragmas...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := migrations.ReadFile("migrations/0001_first.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := migrate(t.Context(), c, path, fstest.MapFS{"migrations/0001_first.sql": {Data: first}}); err != nil {
-		t.Fatal(err)
-	}
+	db := openFirst(t, path)
 	hash := sha256.Sum256([]byte("secret"))
 	for i, permissions := range []string{`["Machine.Read.All"]`, `["Machine.Scan"]`, `null`} {
-		if _, err := c.exec("INSERT INTO applications VALUES (?, 'o', 'Cordon bootstrap', ?, ?, ?)", fmt.Sprint(i), hash[:], permissions, cordon.Ticks(storetest.Noon.Add(time.Duration(i)*time.Hour))); err != nil {
+		err := db.Write(t.Context(), func(t *engine.Tx) error {
+			_, _, err := t.Exec("INSERT INTO applications VALUES (?, 'o', 'Cordon bootstrap', ?, ?, ?)", fmt.Sprint(i), hash[:], permissions, cordon.Ticks(storetest.Noon.Add(time.Duration(i)*time.Hour)))
+			return err
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := c.Close(); err != nil {
+	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	all, err := openAt(t, path).Applications(t.Context())
