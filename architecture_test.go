@@ -76,8 +76,11 @@ var allowed = map[string]map[string]string{
 		"internal/uplink": "they reach the server as real ones do",
 		"internal/wire":   "they speak the agents' protocol",
 	},
-	"internal/store/sqlite": {"internal/store/sqlite/engine": "it is what the tables are in"},
-	"internal/telemetry":    {"internal/durable": "the counts are whole after a crash"},
+	"internal/store/sqlite": {
+		"internal/store/sqlite/compile": "it writes the SQL of what is asked about the tables",
+		"internal/store/sqlite/engine":  "the tables are in its file",
+	},
+	"internal/telemetry": {"internal/durable": "the counts are whole after a crash"},
 	"internal/trust": {
 		"internal/trust/dpkg": "one of its sources", "internal/trust/rpm": "one of its sources", "internal/trust/rules": "one of its sources",
 		"internal/durable": "its cache is whole after a crash",

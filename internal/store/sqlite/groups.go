@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/compile"
 	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
@@ -157,15 +158,15 @@ func moveMachine(t *engine.Tx, key []byte, to int64) error {
 }
 
 // amongGroups is for filters by a machine's group, of which 0 is none.
-func amongGroups(c *compiler, values []any) {
+func amongGroups(s *compile.SQL, values []any) {
 	var ids []any
 	for _, v := range values {
 		if v == int64(0) {
-			c.write("m.group_id IS NULL OR ")
+			s.Write("m.group_id IS NULL OR ")
 		} else {
 			ids = append(ids, v)
 		}
 	}
-	c.write("m.group_id IS NOT NULL AND m.group_id")
-	c.list(ids)
+	s.Write("m.group_id IS NOT NULL AND m.group_id")
+	s.In(ids)
 }

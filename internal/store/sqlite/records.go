@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/compile"
 	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 )
 
@@ -61,8 +62,8 @@ const (
 // AuditEntries implements [cordon.Store].
 func (s *Store) AuditEntries(ctx context.Context, q cordon.AuditQuery) (entries []cordon.AuditEntry, err error) {
 	err = s.db.Read(ctx, func(c *engine.Conn) error {
-		query := compiler{}
-		query.write(auditEntries, cordon.Ticks(q.Since))
+		var query compile.SQL
+		query.Write(auditEntries, cordon.Ticks(q.Since))
 		if q.Before != 0 {
 			found, at := false, int64(0)
 			if err := c.Each(auditPlace, func(r *engine.Row) { found, at = true, r.Number() }, q.Before); err != nil {
@@ -71,23 +72,23 @@ func (s *Store) AuditEntries(ctx context.Context, q cordon.AuditQuery) (entries 
 			if !found {
 				return cordon.Errorf(cordon.Invalid, cordon.CodeInvalidInput, "There is no audit entry %d to go on from", q.Before)
 			}
-			query.write(" AND (at, seq) < (?, ?)", at, q.Before)
+			query.Write(" AND (at, seq) < (?, ?)", at, q.Before)
 		}
 		if len(q.Kinds) > 0 {
 			kinds := make([]any, len(q.Kinds))
 			for i, k := range q.Kinds {
 				kinds[i] = string(k)
 			}
-			query.write(" AND kind")
-			query.list(kinds)
+			query.Write(" AND kind")
+			query.In(kinds)
 		}
-		query.write(" ORDER BY at DESC, seq DESC LIMIT ?", int64(q.Limit))
-		return c.EachOnce(ctx, query.sql.String(), func(r *engine.Row) {
+		query.Write(" ORDER BY at DESC, seq DESC LIMIT ?", int64(q.Limit))
+		return c.EachOnce(ctx, query.String(), func(r *engine.Row) {
 			entries = append(entries, cordon.AuditEntry{
 				Seq: r.Number(), At: r.Time(), Kind: cordon.AuditKind(r.Text()), Machine: cordon.MachineID(r.Text()), Action: cordon.ActionID(r.Text()),
 				Actor: r.Text(), Status: cordon.Status(r.Text()), Detail: r.Text(), Evidence: r.Text(),
 			})
-		}, query.args...)
+		}, query.Args...)
 	})
 	return entries, err
 }

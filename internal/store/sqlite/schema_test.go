@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/store/sqlite/compile"
 	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 	"github.com/cordon-project/cordon/internal/store/storetest"
 )
@@ -132,14 +133,14 @@ func TestPlans(t *testing.T) {
 		}
 		return plan
 	}
-	list := func(name string, table table, q cordon.Query) string {
+	list := func(name string, table compile.Table, q cordon.Query) string {
 		t.Helper()
 		q.Top, q.HasTop = 100, true
-		_, page, _, err := compile(table, q)
+		answer, err := compile.Query(table, q)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return explain(name, page.sql.String(), page.args...)
+		return explain(name, answer.Page.String(), answer.Page.Args...)
 	}
 	eq := func(f cordon.Field, v cordon.Value) cordon.Expr {
 		return cordon.Compare{Field: f, Op: cordon.Eq, Value: v}
@@ -171,12 +172,12 @@ func TestPlans(t *testing.T) {
 		{"actions updated since, by update", q{Filter: since("lastUpdateDateTimeUtc"), OrderBy: by("lastUpdateDateTimeUtc", false)}},
 	} {
 		next := page.query
-		_, _, order, err := compile(actionsTable, next)
+		answer, err := compile.Query(actionsTable, next)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, k := range order {
-			next.After = append(next.After, map[cordon.Type]cordon.Value{cordon.TypeTime: storetest.Noon, cordon.TypeInt: int64(7)}[k.typ])
+		for _, k := range answer.Order {
+			next.After = append(next.After, map[cordon.Type]cordon.Value{cordon.TypeTime: storetest.Noon, cordon.TypeInt: int64(7)}[k.Type])
 		}
 		first, rest := list(page.name, actionsTable, page.query), list("… a later page", actionsTable, next)
 		if strings.Contains(first+rest, "TEMP B-TREE") || strings.Contains(rest, "SCAN") || !strings.Contains(rest, "rowid)") && !strings.Contains(rest, "generation<?") || strings.Contains(first, "SCAN") != (page.query.Filter == nil) || strings.Contains(first, "SCAN a\n") {

@@ -1,8 +1,7 @@
-package sqlite
+package compile
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,10 +12,9 @@ import (
 // writes is 0 or 1, never NULL, so that NOT means what [cordon.Holds] says, and
 // needs no parentheses around it to be joined or negated.
 type compiler struct {
-	fields map[cordon.Field]field
-	behind *key // the first key, if the page begins behind a position
-	sql    strings.Builder
-	args   []any
+	SQL
+	fields map[cordon.Field]Field
+	behind *Key // the first key, if the page begins behind a position
 }
 
 const (
@@ -24,13 +22,7 @@ const (
 	no  = "0"
 )
 
-// write appends SQL and its arguments.
-func (c *compiler) write(sql string, args ...any) {
-	c.sql.WriteString(sql)
-	c.args = append(c.args, args...)
-}
-
-func (c *compiler) field(name cordon.Field) (field, error) {
+func (c *compiler) field(name cordon.Field) (Field, error) {
 	f, ok := c.fields[name]
 	if !ok {
 		return f, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidQuery, "The property %s cannot be used in $filter or $orderby", name)
@@ -38,112 +30,17 @@ func (c *compiler) field(name cordon.Field) (field, error) {
 	return f, nil
 }
 
-// order returns the keys of a page: those that the query names and what decides
-// behind them, or the table's own.
-func (c *compiler) order(t table, w way, by []cordon.Sort) (order []key, err error) {
-	order = w.own
-	if len(by) > 0 {
-		order = nil
-		for _, s := range by {
-			f, err := c.field(s.Field)
-			if err != nil {
-				return nil, err
-			}
-			if f.typ == cordon.TypeStringList {
-				return nil, cordon.Errorf(cordon.Invalid, cordon.CodeInvalidQuery, "The property %s cannot be used in $orderby", s.Field)
-			}
-			order = append(order, keyOf(f, s.Desc))
-		}
-		order = append(order, keyOf(t.last, by[len(by)-1].Desc))
-	}
-	if w.plain {
-		order = slices.Clone(order)
-		for i := range order {
-			order[i].sql = "+" + order[i].sql
-		}
-	}
-	return order, nil
-}
-
-func (c *compiler) orderBy(order []key) {
-	for i, k := range order {
-		c.write([]string{" ORDER BY ", ", "}[min(i, 1)])
-		c.write(k.sql, k.args...) // NULL comes first, and last in reverse order
-		if k.desc {
-			c.write(" DESC")
-		}
-	}
-}
-
-// after writes that a row comes behind a position. Other than conditions this
-// may be NULL instead of false, and must not be negated.
-func (c *compiler) after(order []key, p cordon.Position) error {
-	if len(p) != len(order) {
-		return cordon.NoPosition()
-	}
-	args := make([]any, len(p))
-	together := true // can be compared as one
-	for i, k := range order {
-		var ok bool
-		if args[i], ok = argument(k.typ, p[i]); ok && k.column != "" {
-			args[i], ok = machineKey(cordon.MachineID(p[i].(string)))
-		}
-		if !ok && (p[i] != nil || !k.null) {
-			return cordon.NoPosition()
-		}
-		together = together && !k.null && k.desc == order[0].desc
-	}
-	if together { // as SQLite can answer it from an index
-		c.write("(")
-		for i, k := range order {
-			c.write([]string{"", ", "}[min(i, 1)])
-			c.write(k.sql, k.args...)
-		}
-		c.write(") "+order[0].onwards()+" ("+strings.TrimSuffix(strings.Repeat("?, ", len(args)), ", ")+")", args...)
-		return nil
-	}
-	for i, k := range order {
-		c.write("(")
-		switch {
-		case args[i] != nil:
-			c.write(k.sql, k.args...)
-			c.write(" "+k.onwards()+" ?", args[i])
-			if k.null && k.desc {
-				c.write(" OR "+k.sql+" IS NULL", k.args...)
-			}
-		case k.desc: // behind NULL there is nothing
-			c.write(no)
-		default:
-			c.write(k.sql+" IS NOT NULL", k.args...)
-		}
-		if i < len(order)-1 {
-			c.write(" OR "+k.sql, k.args...)
-			c.write(" IS ? AND ", args[i])
-		}
-	}
-	c.write(strings.Repeat(")", len(order)))
-	return nil
-}
-
-// onwards compares what comes later in the order with what comes before.
-func (k key) onwards() string {
-	if k.desc {
-		return "<"
-	}
-	return ">"
-}
-
 func (c *compiler) condition(e cordon.Expr) error {
 	switch e := e.(type) {
 	case nil:
-		c.write(yes)
+		c.Write(yes)
 		return nil
 	case cordon.And:
-		return c.join(" AND ", terms(e, conjunction))
+		return c.join(" AND ", Conjuncts(e))
 	case cordon.Or:
 		return c.join(" OR ", terms(e, disjunction))
 	case cordon.Not:
-		c.write("NOT ")
+		c.Write("NOT ")
 		return c.condition(e.X)
 	case cordon.Compare:
 		return c.compare(e)
@@ -169,6 +66,10 @@ func conjunction(e cordon.Expr) (x, y cordon.Expr, ok bool) {
 	return a.X, a.Y, ok
 }
 
+// Conjuncts returns the conditions that must hold for e to hold, in order: e
+// itself, or what the And that it is joins.
+func Conjuncts(e cordon.Expr) []cordon.Expr { return terms(e, conjunction) }
+
 func disjunction(e cordon.Expr) (x, y cordon.Expr, ok bool) {
 	o, ok := e.(cordon.Or)
 	return o.X, o.Y, ok
@@ -189,13 +90,13 @@ func (c *compiler) join(op string, terms []cordon.Expr) error {
 	if len(terms) == 1 {
 		return c.condition(terms[0])
 	}
-	c.write("(")
+	c.Write("(")
 	if err := c.join(op, terms[:len(terms)/2]); err != nil {
 		return err
 	}
-	c.write(op)
+	c.Write(op)
 	err := c.join(op, terms[len(terms)/2:])
-	c.write(")")
+	c.Write(")")
 	return err
 }
 
@@ -224,14 +125,14 @@ func (c *compiler) compare(e cordon.Compare) error {
 	case cordon.Eq:
 		c.among(f, e.Value)
 	case cordon.Ne:
-		c.write("NOT ")
+		c.Write("NOT ")
 		c.among(f, e.Value)
 	case cordon.Lt, cordon.Le, cordon.Gt, cordon.Ge:
-		arg, ok := argument(f.typ, e.Value)
-		if c.behind != nil && f.sql == c.behind.sql && c.behind.desc == (e.Op == cordon.Lt || e.Op == cordon.Le) {
+		arg, ok := argument(f.Type, e.Value)
+		if c.behind != nil && f.SQL == c.behind.SQL && c.behind.Desc == (e.Op == cordon.Lt || e.Op == cordon.Le) {
 			// The position bounds the field more closely. The plus keeps SQLite from
 			// taking this bound instead, and walking from there to the position.
-			f.sql = "+" + f.sql
+			f.SQL = "+" + f.SQL
 		}
 		c.where(f, ok, comparisons[e.Op], arg)
 	default:
@@ -249,37 +150,41 @@ func (c *compiler) in(e cordon.In) error {
 }
 
 // among writes that f equals one of the values.
-func (c *compiler) among(f field, values ...cordon.Value) {
+func (c *compiler) among(f Field, values ...cordon.Value) {
 	var args []any
 	null := false
 	for _, v := range values {
-		if arg, ok := argument(f.typ, v); ok {
+		if arg, ok := argument(f.Type, v); ok {
 			args = append(args, arg)
 		}
-		null = null || v == nil && f.null
+		null = null || v == nil && f.Null
 	}
-	c.write("(")
+	c.Write("(")
 	if null {
-		c.write(f.sql+" IS NULL OR ", f.args...)
+		c.Write(f.SQL+" IS NULL OR ", f.Args...)
 	}
 	switch {
 	case len(args) == 0:
-		c.write(no)
-	case f.among != nil:
-		f.among(c, args)
-	default:
-		if f.null {
-			c.write(f.sql+" IS NOT NULL AND ", f.args...)
+		c.Write(no)
+	case f.Among != nil:
+		f.Among(&c.SQL, args)
+	case f.Column != "":
+		var stored []any
+		for _, arg := range args {
+			if v, ok := f.Stored(arg.(string)); ok {
+				stored = append(stored, v)
+			}
 		}
-		c.write(f.sql, f.args...)
-		c.list(args)
+		c.Write(f.Column)
+		c.In(stored)
+	default:
+		if f.Null {
+			c.Write(f.SQL+" IS NOT NULL AND ", f.Args...)
+		}
+		c.Write(f.SQL, f.Args...)
+		c.In(args)
 	}
-	c.write(")")
-}
-
-// list writes that what stands before it is one of the arguments.
-func (c *compiler) list(args []any) {
-	c.write(" IN ("+strings.TrimSuffix(strings.Repeat("?, ", len(args)), ", ")+")", args...)
+	c.Write(")")
 }
 
 func (c *compiler) match(e cordon.Match) error {
@@ -287,7 +192,7 @@ func (c *compiler) match(e cordon.Match) error {
 	if err != nil {
 		return err
 	}
-	isString := f.typ == cordon.TypeString
+	isString := f.Type == cordon.TypeString
 	end, bounded := after(e.Text)
 	switch {
 	case e.Kind == cordon.StartsWith && bounded:
@@ -319,43 +224,43 @@ func after(prefix string) (string, bool) {
 
 // where writes a condition on f, which a null does not fulfil. In the condition
 // $ stands for the field and ? for the next argument. If not ok, nothing fulfils it.
-func (c *compiler) where(f field, ok bool, condition string, args ...any) {
+func (c *compiler) where(f Field, ok bool, condition string, args ...any) {
 	if !ok {
-		c.write(no)
+		c.Write(no)
 		return
 	}
-	c.write("(")
-	if f.null {
-		c.write(f.sql+" IS NOT NULL AND ", f.args...)
+	c.Write("(")
+	if f.Null {
+		c.Write(f.SQL+" IS NOT NULL AND ", f.Args...)
 	}
 	for _, part := range condition {
 		switch part {
 		case '$':
-			c.write(f.sql, f.args...)
+			c.Write(f.SQL, f.Args...)
 		case '?':
-			c.write("?", args[0])
+			c.Write("?", args[0])
 			args = args[1:]
 		default:
-			c.sql.WriteRune(part)
+			c.text.WriteRune(part)
 		}
 	}
-	c.write(")")
+	c.Write(")")
 }
 
 // any writes a condition on the elements of a list.
 func (c *compiler) any(e cordon.Any) error {
 	f, err := c.field(e.Field)
-	if err == nil && f.typ != cordon.TypeStringList {
+	if err == nil && f.Type != cordon.TypeStringList {
 		err = cordon.Errorf(cordon.Invalid, cordon.CodeInvalidQuery, "The property %s is not a list", e.Field)
 	}
 	if err != nil {
 		return err
 	}
-	element := compiler{fields: map[cordon.Field]field{cordon.ElementField: {typ: cordon.TypeString, sql: f.element}}}
+	element := compiler{fields: map[cordon.Field]Field{cordon.ElementField: {Type: cordon.TypeString, SQL: f.Element}}}
 	if err := element.condition(e.X); err != nil {
 		return err
 	}
-	before, behind, _ := strings.Cut(f.sql, "$")
-	c.write(before+element.sql.String()+behind, element.args...)
+	before, behind, _ := strings.Cut(f.SQL, "$")
+	c.Write(before+element.String()+behind, element.Args...)
 	return nil
 }
