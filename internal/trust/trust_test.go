@@ -53,16 +53,6 @@ func origin(set *cordon.TrustSet, content string) string {
 	return o
 }
 
-// changedAt is when a file was changed, by the clock that stamps files.
-func changedAt(t testing.TB, path string) time.Time {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		t.Fatal(err)
-	}
-	return time.Unix(st.Ctim.Unix())
-}
-
 func knows(t testing.TB, set *cordon.TrustSet, path string) bool {
 	t.Helper()
 	var st unix.Stat_t
@@ -366,7 +356,7 @@ func TestYoung(t *testing.T) {
 	root.Install(one("a", "/usr/bin/a", "a"))
 	b := builder(root)
 	b.CacheFile = filepath.Join(t.TempDir(), "cache")
-	now := changedAt(t, root.Path("usr/bin/a"))
+	now := root.Changed("usr/bin/a")
 	b.Now = func() time.Time { return now }
 	for range 2 {
 		set, sum := build(t, b)

@@ -222,7 +222,7 @@ func TestFollowYoung(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var known []int
-	changed := changedAt(t, root.Path("usr/bin/a"))
+	changed := root.Changed("usr/bin/a")
 	b.Now = func() time.Time {
 		if len(known) == 0 { // however late the first build is
 			return changed
