@@ -226,13 +226,13 @@ func TestActionEndsOnce(t *testing.T) {
 			before := a
 			switch step := rapid.SampledFrom([]string{"deliver", "report", "cancel", "expire"}).Draw(t, "step"); step {
 			case "deliver":
-				a, _ = a.Deliver(now)
+				a, _ = a.Deliver(now) // what is refused changes nothing
 			case "report":
 				r := cordon.Report{State: rapid.SampledFrom([]cordon.ReportState{"InProgress", "Succeeded", "Failed", "Cancelled", "Refused"}).Draw(t, "state")}
 				reported[r.State] = true
 				a = a.Apply(r, now)
 			case "cancel":
-				a, _ = a.RequestCancel(cordon.Cancellation{At: now}, now)
+				a, _ = a.RequestCancel(cordon.Cancellation{At: now}, now) // what is refused changes nothing
 			case "expire":
 				a = a.Expire(now, cordon.DeliveredGrace)
 			}

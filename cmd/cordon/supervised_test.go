@@ -16,7 +16,7 @@ func TestSupervised(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = manager.Close() }()
+	defer func() { _ = manager.Close() }() // the test is over
 	hear := func() string {
 		b := make([]byte, 100)
 		n, err := manager.Read(b)

@@ -242,7 +242,7 @@ func TestFallbackToLongPoll(t *testing.T) {
 		"JSON says no": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusForbidden)
-			_, _ = io.WriteString(w, `{"error":"websockets are not allowed"}`)
+			_, _ = io.WriteString(w, `{"error":"websockets are not allowed"}`) // the agent sees it, or asks again
 		},
 		"it answers as if nobody had asked": func(http.ResponseWriter, *http.Request) {},
 		"it hangs up":                       func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },

@@ -96,7 +96,7 @@ func watched(execute func(string) (uint32, uint32)) (agent *Guardian, result <-c
 	done := make(chan error, 1)
 	go func() {
 		done <- guard(theirs, func() error { killed.Add(1); return nil }, execute)
-		_ = theirs.Close()
+		_ = theirs.Close() // a pipe in memory
 	}()
 	return &Guardian{conn: ours}, done, killed
 }

@@ -236,7 +236,7 @@ func TestCertificateIsValidForItsNames(t *testing.T) {
 				return
 			}
 			_ = c.(*tls.Conn).Handshake() // the client says what it thinks of it
-			_ = c.Close()
+			_ = c.Close()                 // the client has seen enough
 		}
 	})
 	defer server.Wait()

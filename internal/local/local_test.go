@@ -146,8 +146,8 @@ func TestSomethingElseAnswersOnTheSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := &http.Server{Handler: http.NotFoundHandler(), ReadHeaderTimeout: time.Minute}
-	go func() { _ = srv.Serve(l) }() // it is closed below
-	defer func() { _ = srv.Close() }()
+	go func() { _ = srv.Serve(l) }()   // it is closed below
+	defer func() { _ = srv.Close() }() // the test is over
 	if _, err := Dial(dir).Status(t.Context()); err == nil || !strings.HasPrefix(err.Error(), "read the agent's answer: ") {
 		t.Errorf("got %v", err)
 	}

@@ -133,7 +133,7 @@ func TestNobodyHoldsUpOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
+	defer func() { _ = l.Close() }() // the test is over
 	if err := os.Chmod(filepath.Join(hangs, "bus"), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestNoticesAreDropped(t *testing.T) {
 	if err := n.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = n.cmd.Wait()
+	_ = n.cmd.Wait() // it was killed
 	n.Refused("/x")
 	if text := said.String(); !strings.Contains(text, `summary="A program was refused" err="broken pipe"`) {
 		t.Errorf("the log ends: %s", text[max(0, len(text)-500):])
@@ -217,12 +217,12 @@ func unprivileged(t *testing.T, l net.Listener) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
+	t.Cleanup(func() { _ = conn.Close() }) // the test is over
 	f, err := conn.(*net.UnixConn).File()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = f.Close() }() // a copy
 	cred, err := unix.GetsockoptUcred(int(f.Fd()), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
 		t.Fatal(err)

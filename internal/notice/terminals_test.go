@@ -45,7 +45,7 @@ func TestTerminalOfAProcess(t *testing.T) {
 	if err := shell.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _, _, _ = in.Close(), f.Close(), shell.Wait() }()
+	defer func() { _, _, _ = in.Close(), f.Close(), shell.Wait() }() // the test is over
 	bus.Login(desktop.Session{UID: 0, Type: "tty", Leader: shell.Process.Pid})
 	bus.Login(desktop.Session{UID: 5, Type: "unspecified", Leader: shell.Process.Pid})
 	bus.Login(desktop.Session{UID: 6, Type: "tty"})

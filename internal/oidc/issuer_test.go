@@ -78,11 +78,11 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	case instead != nil:
 		instead(w, r)
 	case r.URL.Path == "/realms/soc/.well-known/openid-configuration":
-		_ = json.NewEncoder(w).Encode(document)
+		_ = json.NewEncoder(w).Encode(document) // who asked sees it
 	case r.URL.Path == "/keys":
 		f.asked.Add(1)
 		w.Header().Set("Cache-Control", cache)
-		_ = json.NewEncoder(w).Encode(map[string]any{"keys": keys})
+		_ = json.NewEncoder(w).Encode(map[string]any{"keys": keys}) // who asked sees it
 	default:
 		http.NotFound(w, r)
 	}
@@ -193,7 +193,11 @@ func newStage(t testing.TB, issuers ...Issuer) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = v.Close() })
+	t.Cleanup(func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	s.Verifier = v
 	return s
 }

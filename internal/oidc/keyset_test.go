@@ -165,7 +165,9 @@ func TestSlowIssuer(t *testing.T) {
 	s.accepts(otherToken)
 	s.accepts(otherToken)
 	s.refuses(other.by(t, 0, "k9"), cordon.Unauthenticated, "does not have")
-	_ = s.Close()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 	<-done
 
 	quick := newStage(t, slow.issuer())
@@ -182,7 +184,7 @@ func TestBadAnswers(t *testing.T) {
 	text := func(s string) func(f *fake) {
 		return func(f *fake) {
 			f.set(func() {
-				f.instead = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(s)) }
+				f.instead = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(s)) } // who asked sees it
 			})
 		}
 	}

@@ -207,7 +207,9 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err == nil {
-			_ = v.Close()
+			if err := v.Close(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 	}
 	if _, err := New([]Issuer{good(), good()}, Options{}); err == nil || !strings.Contains(err.Error(), "issuer 2 (https://id.example.org): url is given twice") {

@@ -26,8 +26,8 @@ func start(t *testing.T, path, mark string) cordon.Digest {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		_ = cmd.Process.Kill() // it would sleep on
+		_ = cmd.Wait()         // it was killed
 	})
 	return sha256.Sum256(program)
 }
@@ -42,8 +42,8 @@ func TestScan(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = second.Process.Kill()
-		_ = second.Wait()
+		_ = second.Process.Kill() // it would sleep on
+		_ = second.Wait()         // it was killed
 	})
 	if err := os.Remove(filepath.Join(dir, "gone")); err != nil {
 		t.Fatal(err)

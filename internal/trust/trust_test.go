@@ -446,9 +446,9 @@ func TestRefused(t *testing.T) {
 		is   error
 		want []string
 	}{
-		"no source": {func(r *fixture.Root, _ *Builder) { _ = os.RemoveAll(r.Path("var")) },
+		"no source": {func(r *fixture.Root, _ *Builder) { _ = os.RemoveAll(r.Path("var")) }, // the error tells whether it is gone
 			ErrNoSource, []string{"neither a dpkg nor an rpm database", "Write a rules file"}},
-		"empty": {func(r *fixture.Root, _ *Builder) { _ = os.RemoveAll(r.Path("usr")) },
+		"empty": {func(r *fixture.Root, _ *Builder) { _ = os.RemoveAll(r.Path("usr")) }, // the same
 			ErrNoSource, []string{"The trust set is empty", "write a rules file"}},
 		"shrunk": {func(r *fixture.Root, _ *Builder) {
 			for i := range 6 {
@@ -465,7 +465,9 @@ func TestRefused(t *testing.T) {
 			nil, []string{"site.rules:1: ", "Write it from / on."}},
 		"rules file open to others": {func(_ *fixture.Root, b *Builder) {
 			b.RulesFile = rulesFile(t, "path /opt\n")
-			_ = os.Chmod(b.RulesFile, 0o666)
+			if err := os.Chmod(b.RulesFile, 0o666); err != nil {
+				t.Fatal(err)
+			}
 		}, nil, []string{"can be written by everybody", "chown root:root"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -75,7 +75,7 @@ func watchTargets(t *testing.T, b *Builder) *targets {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = w.Close() })
+	t.Cleanup(func() { _ = w.Close() }) // it only watches
 	tg := &targets{w: w, dirs: b.watched()}
 	if err := tg.arm(); err != nil {
 		t.Fatal(err)

@@ -75,9 +75,9 @@ func (l *lab) start(log, name string, args ...string) *process {
 	p.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setsid: true}
 	check(p.Start())
 	p.stop = sync.OnceValue(func() error {
-		_ = p.Process.Signal(syscall.SIGTERM) // it may have ended already
-		defer time.AfterFunc(30*time.Second, func() { _ = p.Process.Kill() }).Stop()
-		_ = p.Wait() // how it ends is of no interest any more
+		_ = p.Process.Signal(syscall.SIGTERM)                                        // it may have ended already
+		defer time.AfterFunc(30*time.Second, func() { _ = p.Process.Kill() }).Stop() // it may have ended
+		_ = p.Wait()                                                                 // how it ends is of no interest any more
 		return out.Close()
 	})
 	l.stops = append(l.stops, p.stop)

@@ -78,8 +78,8 @@ func confine(ctx context.Context, cordon string) (err error) {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("make a private mount namespace: %w", err)
 	}
-	defer time.AfterFunc(atMost, func() { _ = cmd.Process.Kill() }).Stop() // it may have ended
-	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })()
+	defer time.AfterFunc(atMost, func() { _ = cmd.Process.Kill() }).Stop()             // it may have ended
+	defer context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })() // it may have ended
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("in the private mount namespace: %w", err)
 	}

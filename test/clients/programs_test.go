@@ -236,7 +236,7 @@ func (w *world) startNode(t *testing.T, library string) func(call any) (answer, 
 		t.Fatal(err)
 	}
 	w.Cleanup(func() {
-		_ = stdin.Close()
+		_ = stdin.Close() // that is how it ends
 		if err := node.Wait(); err != nil || errs.Len() > 0 {
 			w.Errorf("node: %v\n%s", err, &errs)
 		}

@@ -126,7 +126,7 @@ func furnish() error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = unix.Close(fd) }()
+	defer func() { _ = unix.Close(fd) }() // it only names the interface
 	lo, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
@@ -232,7 +232,7 @@ func (w *world) startServer() (stop func()) {
 		w.Fatal(err)
 	}
 	stop = sync.OnceFunc(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended, which Wait tells
 		if err := cmd.Wait(); err != nil {
 			w.Errorf("the server did not end well on SIGTERM: %v", err)
 		}
@@ -271,7 +271,7 @@ func (w *world) ready(data string) bool {
 	if err != nil {
 		return false
 	}
-	_ = resp.Body.Close()
+	_ = resp.Body.Close() // only read
 	return resp.StatusCode == http.StatusOK
 }
 
@@ -295,7 +295,7 @@ func (w *world) relay(addr string) {
 	})
 	w.Cleanup(func() {
 		cancel()
-		_ = l.Close()
+		_ = l.Close() // nobody connects any more
 		work.Wait()
 	})
 }
@@ -304,7 +304,7 @@ func (w *world) relay(addr string) {
 func (w *world) join(ctx context.Context, client net.Conn) {
 	server, err := net.Dial("tcp", w.addr)
 	if err != nil {
-		_ = client.Close()
+		_ = client.Close() // which sees that nobody is there
 		return
 	}
 	ctx, hangUp := context.WithCancel(ctx)
@@ -313,8 +313,8 @@ func (w *world) join(ctx context.Context, client net.Conn) {
 	work.Go(func() { _, _ = io.Copy(client, server); hangUp() }) // the connections
 	<-ctx.Done()
 	hangUp()
-	_ = client.Close()
-	_ = server.Close()
+	_ = client.Close() // one of them
+	_ = server.Close() // has hung up
 	work.Wait()
 }
 

@@ -136,8 +136,8 @@ func (d *demo) start(name string, args ...string) error {
 	}
 	d.stops = append(d.stops, func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
-		_ = cmd.Wait()
-		_ = out.Close() // only its log
+		_ = cmd.Wait()                          // how it ended is in its log
+		_ = out.Close()                         // only its log
 	})
 	return nil
 }

@@ -110,7 +110,7 @@ func TestCarriedOrder(t *testing.T) {
 		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
 			t.Errorf("got %+v", a)
 		}
-		_, _, _ = w.cordon("agent", "apply", "--data-dir", w.agentDir(), file)
+		_, _, _ = w.cordon("agent", "apply", "--data-dir", w.agentDir(), file) // whatever it says, nothing may change
 		w.mustBe(true)
 	})
 }
@@ -169,7 +169,7 @@ func TestLimits(t *testing.T) {
 			if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 				t.Fatal(err)
 			}
-			_ = resp.Body.Close()
+			_ = resp.Body.Close() // only read
 			if resp.StatusCode != http.StatusOK {
 				break
 			}

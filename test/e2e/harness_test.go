@@ -50,9 +50,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "build cordon:", err)
 		os.Exit(1)
 	}
-	_ = os.Setenv(binaryVar, binary)
+	_ = os.Setenv(binaryVar, binary) // the name is a good one
 	code := m.Run()
-	_ = os.RemoveAll(dir)
+	_ = os.RemoveAll(dir) // the tests are over
 	os.Exit(code)
 }
 
@@ -144,8 +144,8 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(func() {
 		w.agent.stop(t)
 		w.server.stop(t)
-		_ = unix.Unmount(w.scope, unix.MNT_DETACH)
-		_ = os.RemoveAll(dir)
+		_ = unix.Unmount(w.scope, unix.MNT_DETACH) // with the namespace at the latest
+		_ = os.RemoveAll(dir)                      // the test is over
 	})
 	echo, err := os.ReadFile("/bin/echo")
 	if err != nil {
@@ -191,8 +191,8 @@ func (w *world) start(name string, args ...string) *process {
 // kill ends the process as a crash would.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill() // it may have ended already
-	_ = p.cmd.Wait()
-	_ = p.log.Close()
+	_ = p.cmd.Wait()         // it was killed
+	_ = p.log.Close()        // the process's own is another one
 }
 
 // stop ends it in order, if it runs.
@@ -201,11 +201,11 @@ func (p *process) stop(t *testing.T) {
 	if p == nil || p.cmd.ProcessState != nil {
 		return
 	}
-	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended, which Wait tells
 	if err := p.cmd.Wait(); err != nil {
 		t.Errorf("%s did not end well on SIGTERM: %v", p.cmd.Args[1], err)
 	}
-	_ = p.log.Close()
+	_ = p.log.Close() // the process's own is another one
 }
 
 func (w *world) logOf(name string) string {
@@ -248,7 +248,7 @@ func (w *world) startServer() {
 		if err != nil {
 			return false
 		}
-		_ = resp.Body.Close()
+		_ = resp.Body.Close() // only its status counts
 		return resp.StatusCode == http.StatusOK
 	})
 	if w.token == "" {
@@ -265,7 +265,7 @@ func (w *world) login() {
 	if err != nil {
 		w.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }()
+	defer func() { _ = resp.Body.Close() }() // only read
 	var t struct {
 		AccessToken string `json:"access_token"`
 	}
@@ -313,7 +313,7 @@ func (w *world) call(method, path, body string, out any) (status int, text strin
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer func() { _ = resp.Body.Close() }()
+	defer func() { _ = resp.Body.Close() }() // only read
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, err.Error()

@@ -60,10 +60,10 @@ func (i *identity) serve(w http.ResponseWriter, r *http.Request) {
 	case i.down.Load():
 		w.WriteHeader(http.StatusServiceUnavailable)
 	case r.URL.Path == "/realms/soc/.well-known/openid-configuration":
-		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": i.url, "jwks_uri": i.URL + "/realms/soc/protocol/openid-connect/certs"})
+		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": i.url, "jwks_uri": i.URL + "/realms/soc/protocol/openid-connect/certs"}) // who asked sees it
 	case r.URL.Path == "/realms/soc/protocol/openid-connect/certs":
 		w.Header().Set("Cache-Control", "no-cache")
-		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &i.key.PublicKey, KeyID: "k1", Use: "sig", Algorithm: "RS256"}}})
+		_ = json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: &i.key.PublicKey, KeyID: "k1", Use: "sig", Algorithm: "RS256"}}}) // who asked sees it
 	default:
 		http.NotFound(w, r)
 	}
@@ -106,7 +106,7 @@ func TestOtherIssuers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = silent.Close() })
+		t.Cleanup(func() { _ = silent.Close() }) // the test is over
 		down := "http://" + silent.Addr().String() + "/realms/soc"
 		const limit = 2
 		w.extra = fmt.Sprintf(`
@@ -148,7 +148,7 @@ role_claims = ["realm_access.roles"]
 				return
 			}
 			text, _ := io.ReadAll(resp.Body)
-			_ = resp.Body.Close()
+			_ = resp.Body.Close() // only read
 			hung <- fmt.Sprint(resp.StatusCode, string(text))
 		}()
 
@@ -214,7 +214,7 @@ role_claims = ["realm_access.roles"]
 			t.Fatal(err)
 		}
 		text, _ := io.ReadAll(resp.Body)
-		_ = resp.Body.Close()
+		_ = resp.Body.Close() // only read
 		for _, line := range []string{fmt.Sprintf("cordon_issuer_refreshes_total{issuer=%q,result=\"failed\"} 1", down), fmt.Sprintf("cordon_issuer_refreshes_total{issuer=%q,result=\"ok\"} 1", id.url)} {
 			if !strings.Contains(string(text), line+"\n") {
 				t.Errorf("/metrics does not tell %s", line)

@@ -27,8 +27,8 @@ func TestPreview(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() {
-			_ = daemon.Process.Kill()
-			_ = daemon.Wait()
+			_ = daemon.Process.Kill() // it would sleep on
+			_ = daemon.Wait()         // it was killed
 		}()
 		w.startServer()
 		w.startAgent()

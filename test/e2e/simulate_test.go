@@ -35,7 +35,7 @@ func standIn(t *testing.T, args ...string) (w *world, env map[string]string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGINT)
+		_ = cmd.Process.Signal(syscall.SIGINT) // it may have ended, which Wait tells
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("it did not end well: %v", err)
 		}
@@ -218,7 +218,7 @@ func TestSimulateEnvFile(t *testing.T) {
 	if shell.ProcessState.ExitCode() != 7 || !bytes.Contains(out, []byte("Failed")) {
 		t.Errorf("%v\n%s", err, out)
 	}
-	_ = cmd.Process.Signal(syscall.SIGTERM)
+	_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended, which Wait tells
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("it did not end well: %v", err)
 	}

@@ -63,8 +63,8 @@ func TestSlow(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer func() { _ = c.Close() }()
-			_ = c.SetDeadline(time.Now().Add(patience))
+			defer func() { _ = c.Close() }()            // the server may have
+			_ = c.SetDeadline(time.Now().Add(patience)) // a connection that is open has one
 			inPlace()
 			return thrownOut(c)
 		})
@@ -74,7 +74,7 @@ func TestSlow(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer func() { _ = c.Close() }()
+			defer func() { _ = c.Close() }() // the server may have
 			drip := time.NewTicker(20 * time.Millisecond)
 			defer drip.Stop()
 			_, err = io.WriteString(c, w.post(takesBody[0], "Content-Length: 60000\r\n\r\n"))
@@ -103,7 +103,7 @@ func TestSlow(t *testing.T) {
 			if err != nil {
 				return nil // thrown out without an answer
 			}
-			defer func() { _ = answer.Body.Close() }()
+			defer func() { _ = answer.Body.Close() }() // only read
 			if answer.ProtoMajor != 2 || answer.StatusCode != http.StatusBadRequest {
 				return fmt.Errorf("%s %s", answer.Proto, answer.Status)
 			}
@@ -129,7 +129,7 @@ func (w *world) stall(sent string) func(inPlace func()) error {
 		if err != nil {
 			return err
 		}
-		defer func() { _ = c.Close() }()
+		defer func() { _ = c.Close() }() // the server may have
 		_, err = io.WriteString(c, sent) // an early answer may be on its way already
 		inPlace()
 		if err != nil {
@@ -151,8 +151,8 @@ func (w *world) neverReading(inPlace func()) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = c.Close() }()
-	_ = c.SetDeadline(time.Now().Add(patience))
+	defer func() { _ = c.Close() }()            // the server may have
+	_ = c.SetDeadline(time.Now().Add(patience)) // a connection that is open has one
 	inPlace()
 	for err == nil {
 		_, err = io.WriteString(c, "GET /api/machines HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+w.token+"\r\n\r\n")
@@ -251,7 +251,7 @@ func (w *world) flood(first, forever []byte, most int) (status, sent int, err er
 	if err != nil {
 		return 0, 0, err
 	}
-	defer func() { _ = c.Close() }()
+	defer func() { _ = c.Close() }() // the server may have
 	sent, err = c.Write(first)
 	for err == nil && len(forever) > 0 && sent < most {
 		var n int
@@ -265,7 +265,7 @@ func (w *world) flood(first, forever []byte, most int) (status, sent int, err er
 	if err != nil {
 		return 0, sent, unlessTimeout(err)
 	}
-	defer func() { _ = answer.Body.Close() }()
+	defer func() { _ = answer.Body.Close() }() // only read
 	return answer.StatusCode, sent, nil
 }
 
@@ -292,7 +292,7 @@ func TestGone(t *testing.T) {
 			if err != nil {
 				return
 			}
-			defer func() { _ = answer.Body.Close() }()
+			defer func() { _ = answer.Body.Close() }() // only read
 			if answer.StatusCode >= 500 {
 				t.Errorf("%s: %s", path, answer.Status)
 			}

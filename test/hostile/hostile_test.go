@@ -118,7 +118,7 @@ func (w *world) send(r request) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = c.Close() }()
+	defer func() { _ = c.Close() }() // the server may have
 	// The server may answer and close before it has read everything.
 	if _, err := c.Write(r.raw); err == nil && r.spoiled {
 		_ = c.CloseWrite() // the server may be waiting for more

@@ -118,7 +118,7 @@ var bomb = func() []byte {
 	for range 50 {
 		_, _ = w.Write(zeros) // into memory: cannot fail
 	}
-	_ = w.Close()
+	_ = w.Close() // into memory: cannot fail
 	return b.Bytes()
 }()
 

@@ -223,7 +223,7 @@ func (w *world) login(client string) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer func() { _ = r.Body.Close() }()
+	defer func() { _ = r.Body.Close() }() // only read
 	var answer struct {
 		Token string `json:"access_token"`
 	}
@@ -242,7 +242,7 @@ func (w *world) honest() {
 	if err != nil {
 		w.t.Fatalf("the server has no time for others: %v", err)
 	}
-	defer func() { _ = answer.Body.Close() }()
+	defer func() { _ = answer.Body.Close() }() // only read
 	if body, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != http.StatusOK {
 		w.t.Fatalf("the server has no answer for others: %d %s %v", answer.StatusCode, body, err)
 	}

@@ -52,7 +52,7 @@ func confined(t *testing.T, body func(t *testing.T, scope string)) {
 		if err := unix.Mount("cordon-test", scope, "tmpfs", 0, "mode=0755"); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = unix.Unmount(scope, unix.MNT_DETACH) })
+		t.Cleanup(func() { _ = unix.Unmount(scope, unix.MNT_DETACH) }) // with the namespace at the latest
 		body(t, scope)
 		return
 	}
@@ -67,7 +67,7 @@ func confined(t *testing.T, body func(t *testing.T, scope string)) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	kill := time.AfterFunc(120*time.Second, func() { _ = cmd.Process.Kill() })
+	kill := time.AfterFunc(120*time.Second, func() { _ = cmd.Process.Kill() }) // it may have ended
 	defer kill.Stop()
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
@@ -316,7 +316,7 @@ func TestNothingIsRememberedAcrossApply(t *testing.T) {
 		// new set holds.
 		for range 200 {
 			done := make(chan struct{})
-			go func() { defer close(done); _, _ = r.guardian.Run(a) }()
+			go func() { defer close(done); _, _ = r.guardian.Run(a) }() // either is right meanwhile
 			r.apply(cordon.ModeEnforce, cb)
 			<-done
 			r.refused(a)
@@ -366,8 +366,8 @@ func TestReplacedWhileExamined(t *testing.T) {
 		rewrite := func(path string, content []byte) {
 			// Fails with ETXTBSY while the program runs, which is as good.
 			if f, err := os.OpenFile(path, os.O_WRONLY, 0o700); err == nil {
-				_, _ = f.WriteAt(content, 0)
-				_ = f.Close()
+				_, _ = f.WriteAt(content, 0) // who does not get to write
+				_ = f.Close()                // has not attacked
 			}
 		}
 		writers.Go(func() {
@@ -379,7 +379,7 @@ func TestReplacedWhileExamined(t *testing.T) {
 		writers.Go(func() {
 			for i := 0; !stop.Load(); i++ {
 				next := filepath.Join(scope, "next")
-				_ = os.WriteFile(next, [][]byte{good, evil}[i%2], 0o700)
+				_ = os.WriteFile(next, [][]byte{good, evil}[i%2], 0o700) // as above
 				_ = os.Rename(next, target)
 			}
 		})
@@ -445,7 +445,7 @@ func TestBadScopesAndSets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = e.Close() }()
+		defer func() { _ = e.Close() }() // it watches nothing
 		if err := e.Apply(cordon.ModeEnforce, set); err == nil || !strings.Contains(err.Error(), "not mounted") {
 			t.Errorf("no mount point: %v", err)
 		}
@@ -599,7 +599,7 @@ func TestKilledAgentLetsGo(t *testing.T) {
 		if err := agent.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		_ = agent.Wait()
+		_ = agent.Wait() // it was killed
 		r.runs(evil)
 	})
 }
@@ -622,7 +622,7 @@ func TestStoppedAgentIsKilledByItsGuardian(t *testing.T) {
 			cmd := exec.Command(evil) // this process enforces nothing on the scope, so it may start programs
 			ran <- cmd.Run()
 		}()
-		_ = agent.Wait()
+		_ = agent.Wait() // it was killed
 		if err := <-ran; err != nil {
 			t.Errorf("the program that waited did not go on: %v", err)
 		}

@@ -68,7 +68,7 @@ func copyFile(b *testing.B, from string) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() { _ = in.Close() }()
+	defer func() { _ = in.Close() }() // only read
 	out, err := os.Create(filepath.Join(b.TempDir(), "copy.db"))
 	if err != nil {
 		b.Fatal(err)

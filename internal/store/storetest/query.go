@@ -117,7 +117,7 @@ func populate(t *testing.T, s cordon.Store) []cordon.Machine {
 		for range r.IntN(4) {
 			m.Tags = append(m.Tags, strings.TrimSpace(text())+"-")
 		}
-		m.Tags, _ = cordon.NormalizeTags(m.Tags)
+		m.Tags, _ = cordon.NormalizeTags(m.Tags) // where one of them cannot be a tag the machine has none
 		labels := m.Labels
 		if _, err := s.ChangeLabels(t.Context(), []cordon.MachineID{m.ID}, func(cordon.Machine) (cordon.Labels, []cordon.AuditEntry, error) {
 			return labels, nil, nil

@@ -150,7 +150,7 @@ func (x *exchange) asked(op *Operation) error {
 	given := make(map[string]string)
 	for param := range strings.SplitSeq(x.query, "&") {
 		name, value, _ := strings.Cut(param, "=")
-		name, _ = url.QueryUnescape(name)
+		name, _ = url.QueryUnescape(name) // what cannot be read is as good as absent
 		value, _ = url.QueryUnescape(value)
 		given[strings.ToLower(strings.TrimSpace(name))] = value
 	}

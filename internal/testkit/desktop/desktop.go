@@ -77,7 +77,7 @@ func Start(t testing.TB) *Bus {
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill() // it may have ended
-		_ = cmd.Wait()
+		_ = cmd.Wait()         // it was killed
 	})
 	if _, err := out.Read(make([]byte, 1)); err != nil { // it listens when it says its address
 		t.Fatal(err)

@@ -71,7 +71,7 @@ func TestBootFails(t *testing.T) {
 			test.cfg.Kernel = "6.1"
 			m, err := vm.Boot(t.Context(), test.cfg)
 			if err == nil {
-				_ = m.Close()
+				_ = m.Close() // the test has failed already
 				t.Fatal("the guest booted")
 			}
 			if !strings.Contains(err.Error(), test.want) {

@@ -325,7 +325,7 @@ func TestChangedWhileRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = r.f.Close() }()
+	defer func() { _ = r.f.Close() }() // only read
 	m.write("/a.deb", build(t, tool("evil")))
 	if _, err := (&verifier{}).contents(t.Context(), r); err == nil || !strings.Contains(err.Error(), "changed while it was read") {
 		t.Errorf("the error is %v", err)

@@ -208,7 +208,7 @@ func TestBroken(t *testing.T) {
 		"md5sums of the root":         {write(info+"b.md5sums", sum("b")+"  ./\n"), "b.md5sums:1: malformed line"},
 		"diversions cut off":          {write("var/lib/dpkg/diversions", "/a\n/b\n"), "diversions:2: the file is cut off in the middle of a diversion"},
 		"diversions without package":  {write("var/lib/dpkg/diversions", "/a\n/b\n\n"), "diversions:3: malformed line"},
-		"no info directory":           {func(r *fixture.Root) { _ = os.Rename(r.Path(info), r.Path("gone")) }, "info: is missing, although package"},
+		"no info directory":           {func(r *fixture.Root) { _ = os.Rename(r.Path(info), r.Path("gone")) }, "info: is missing, although package"}, // the error tells whether it is
 		"md5sums is a directory": {func(r *fixture.Root) {
 			r.Remove(info + "b.md5sums")
 			r.Write(info+"b.md5sums/x", "", 0o644)

@@ -67,7 +67,7 @@ func (g *guest) flip() {
 	defer func() {
 		for _, o := range others {
 			_ = o.Process.Kill() // it would spin for ever
-			_ = o.Wait()
+			_ = o.Wait()         // it was killed
 		}
 	}()
 	for range 4 {

@@ -183,7 +183,7 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			// Nothing is left open.
 			if l, err := lock(path); err == nil {
-				_ = l.Close()
+				_ = l.Close() // the file is nobody's now
 			} else if !errors.Is(err, fs.ErrNotExist) {
 				t.Error(err)
 			}
@@ -201,7 +201,7 @@ func TestMigrate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = c.close() }()
+	defer func() { _ = c.close() }() // the test is over
 	files := fstest.MapFS{
 		"0001_a.sql": {Data: []byte("CREATE TABLE a (x) STRICT")}, // not valid SQL: a column needs a type
 		"0002_b.sql": {Data: []byte("CREATE TABLE b (x INTEGER) STRICT; INSERT INTO a VALUES (2); SELECT nonsense")},
