@@ -121,12 +121,43 @@ func TestArrows(t *testing.T) {
 	}
 }
 
+// halves are the parts that are the server's alone, and the agent's alone.
+var halves = map[string][]string{
+	"cmd/cordon/servercmd": {"internal/agentapi", "internal/bootstrap", "internal/config", "internal/cordonapi", "internal/hub", "internal/keys", "internal/mdeapi", "internal/metrics", "internal/oauth", "internal/oidc", "internal/ratelimit", "internal/simulate", "internal/store"},
+	"cmd/cordon/agentcmd":  {"internal/agent", "internal/enforce", "internal/facts", "internal/fileid", "internal/local", "internal/notice", "internal/preview", "internal/protect", "internal/telemetry", "internal/trust"},
+}
+
+// One program is both, and neither has anything of the other's in its hands.
+func TestHalves(t *testing.T) {
+	all := packages(t)
+	for half, parts := range halves {
+		for _, part := range parts {
+			within := func(name string) bool { return name == part || strings.HasPrefix(name, part+"/") }
+			if !slices.ContainsFunc(all, func(p goPackage) bool { return within(strings.TrimPrefix(p.ImportPath, module+"/")) }) {
+				t.Errorf("%s is no package", part)
+			}
+			for _, p := range all {
+				name := strings.TrimPrefix(p.ImportPath, module+"/")
+				if name == half || !strings.HasPrefix(name, "cmd/") {
+					continue
+				}
+				for _, imp := range p.Imports {
+					if name, own := strings.CutPrefix(imp, module+"/"); own && within(name) {
+						t.Errorf("%s imports %s, which is %s's alone", p.ImportPath, imp, half)
+					}
+				}
+			}
+		}
+	}
+}
+
 // forbidden are imports that some packages must not have, with the reason.
 var forbidden = []struct{ in, imports, reason string }{
 	{"", "github.com/", "the domain knows the standard library only"},
 	{"", "golang.org/x/", "the domain knows the standard library only"},
 	{"", "net/http", "the domain knows no edge"},
 	{"", "database/sql", "the domain knows no store"},
+	{"cmd/cordon/agentcmd", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/agent", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/enforce/fanotify", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},
 	{"internal/facts", "os/exec", "a process that answers for others' executions must not start programs: see package enforce"},

@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"regexp"
 	"time"
 
@@ -84,12 +85,16 @@ type Env struct {
 	// Terminal is whether Stderr is a terminal; only there progress is shown.
 	Terminal bool
 	Getenv   func(string) string
+	Version  string // of this program
 
 	// The clock and the dice, as in mde.Config; nil: the real ones.
 	Now    func() time.Time
 	Sleep  func(ctx context.Context, d time.Duration) error
 	Jitter func() float64
 }
+
+// Log is the log of a daemon: text on standard error.
+func (env *Env) Log() *slog.Logger { return slog.New(slog.NewTextHandler(env.Stderr, nil)) }
 
 func (env *Env) now() time.Time {
 	if env.Now == nil {

@@ -1,4 +1,4 @@
-package main
+package supervised
 
 import (
 	"context"
@@ -26,23 +26,23 @@ func TestSupervised(t *testing.T) {
 		return string(b[:n])
 	}
 	t.Setenv("NOTIFY_SOCKET", socket)
-	tellReady(slog.New(slog.DiscardHandler))
+	Ready(slog.New(slog.DiscardHandler))
 	if got := hear(); got != "READY=1" {
 		t.Errorf("when ready it says %q", got)
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if err := keepAlive(ctx, func() { t.Error("asked, although nobody wants to know") }); err != nil {
+	if err := KeepAlive(ctx, func() { t.Error("asked, although nobody wants to know") }); err != nil {
 		t.Error(err)
 	}
 	t.Setenv("WATCHDOG_USEC", "3000")
 	asked, answer := make(chan bool), make(chan bool)
 	ended := make(chan error)
 	go func() {
-		ended <- keepAlive(ctx, func() { asked <- true; <-answer })
+		ended <- KeepAlive(ctx, func() { asked <- true; <-answer })
 	}()
-	tellReady(slog.New(slog.DiscardHandler))
+	Ready(slog.New(slog.DiscardHandler))
 	for range 3 {
 		<-asked
 		// While the process does not answer nothing is said: the next message is ours.
@@ -53,7 +53,7 @@ func TestSupervised(t *testing.T) {
 		if got := hear(); got != "WATCHDOG=1" {
 			t.Errorf("when healthy it says %q", got)
 		}
-		tellReady(slog.New(slog.DiscardHandler))
+		Ready(slog.New(slog.DiscardHandler))
 	}
 	cancel()
 	for {

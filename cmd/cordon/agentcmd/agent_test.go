@@ -1,4 +1,4 @@
-package main
+package agentcmd
 
 import (
 	"slices"
@@ -37,6 +37,17 @@ func TestAnonymousCode(t *testing.T) {
 		var got anonymousCode
 		if err := got.UnmarshalText([]byte(bad)); err == nil {
 			t.Errorf("%q was taken for %+v", bad, got)
+		}
+	}
+}
+
+func TestWithin(t *testing.T) {
+	for _, c := range []struct {
+		path, mount string
+		want        bool
+	}{{"/usr/sbin/sshd", "", true}, {"/usr/sbin/sshd", "/", true}, {"/srv/x", "/srv", true}, {"/srvx", "/srv", false}, {"/usr/sbin/sshd", "/srv", false}} {
+		if got := within(c.path, c.mount); got != c.want {
+			t.Errorf("%s within %q: %v", c.path, c.mount, got)
 		}
 	}
 }

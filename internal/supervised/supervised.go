@@ -1,4 +1,6 @@
-package main
+// Package supervised is what a daemon says to the service manager that started
+// it, if one did (sd_notify(3)): that it is ready, and that it lives.
+package supervised
 
 import (
 	"context"
@@ -8,18 +10,17 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// tellReady tells the service manager, if one started this process, that the
-// unit has started (sd_notify(3)).
-func tellReady(log *slog.Logger) {
+// Ready tells the service manager that the unit has started.
+func Ready(log *slog.Logger) {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		log.Warn("the service manager could not be told that this process is ready", "err", err)
 	}
 }
 
-// keepAlive gives the service manager signs of life until ctx ends, if it wants
+// KeepAlive gives the service manager signs of life until ctx ends, if it wants
 // them (sd_watchdog_enabled(3)), each after healthy has returned: a process that
-// hangs there is restarted.
-func keepAlive(ctx context.Context, healthy func()) error {
+// hangs there is restarted. The error says that nobody can tell what it wants.
+func KeepAlive(ctx context.Context, healthy func()) error {
 	within, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || within == 0 {
 		return err

@@ -1,4 +1,7 @@
-package main
+// Package servercmd wires the server, for real and for simulations: it reads the
+// flags of the verbs "server" and "simulate", makes the parts, and hands them to
+// each other.
+package servercmd
 
 import (
 	"context"
@@ -17,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/google/uuid"
 
 	"github.com/cordon-project/cordon"
@@ -33,18 +37,23 @@ import (
 	"github.com/cordon-project/cordon/internal/oidc"
 	"github.com/cordon-project/cordon/internal/seal"
 	"github.com/cordon-project/cordon/internal/store/sqlite"
+	"github.com/cordon-project/cordon/internal/supervised"
 )
 
-type serverCmd struct {
+// Cmd is "cordon server", to be embedded in the grammar of the command.
+type Cmd struct {
 	Run            serverRun            `cmd:"" default:"withargs" help:"Run the server (the default)."`
 	CheckConfig    serverCheckConfig    `cmd:"" help:"Check the configuration and say what is wrong with it."`
 	RotateTokenKey serverRotateTokenKey `cmd:"" help:"Make a new key for access tokens before the old one's time."`
 }
 
 // Help leads to the flags, which belong to run.
-func (serverCmd) Help() string {
+func (Cmd) Help() string {
 	return `"cordon server" alone is "cordon server run", whose --help has the flags.`
 }
+
+// Vars are what the help of the server's verbs names.
+var Vars = kong.Vars{"default_listen": config.DefaultListen}
 
 // configFlags are the flags that stand over the configuration file.
 type configFlags struct {
@@ -101,7 +110,7 @@ func (c serverRun) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	s := &server{dir: c.DataDir, cfg: cfg, log: newLog(env)}
+	s := &server{dir: c.DataDir, cfg: cfg, log: env.Log()}
 	if err := s.open(ctx); err != nil {
 		return errors.Join(err, s.close())
 	}
@@ -375,7 +384,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	work.Go(func() { s.limits.keep(ctx) })
 	work.Go(func() { s.tend(ctx) })
 	s.log.InfoContext(ctx, "listening", "url", s.url(listener))
-	tellReady(s.log)
+	supervised.Ready(s.log)
 
 	select {
 	case err = <-failed:

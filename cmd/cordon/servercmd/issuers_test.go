@@ -1,4 +1,4 @@
-package main
+package servercmd
 
 import (
 	"os"
@@ -11,7 +11,7 @@ import (
 // TestDocumentedConfigurations holds that what the documentation shows can be
 // copied, but for files that only its reader has.
 func TestDocumentedConfigurations(t *testing.T) {
-	text, err := os.ReadFile("../../docs/operations.md")
+	text, err := os.ReadFile("../../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
 	}

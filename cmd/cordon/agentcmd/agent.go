@@ -1,4 +1,6 @@
-package main
+// Package agentcmd wires the agent: it reads the flags of the verbs below "agent",
+// makes the parts, and hands them to each other.
+package agentcmd
 
 import (
 	"context"
@@ -23,13 +25,15 @@ import (
 	"github.com/cordon-project/cordon/internal/facts"
 	"github.com/cordon-project/cordon/internal/notice"
 	"github.com/cordon-project/cordon/internal/protect"
+	"github.com/cordon-project/cordon/internal/supervised"
 	"github.com/cordon-project/cordon/internal/telemetry"
 	"github.com/cordon-project/cordon/internal/trust"
 	"github.com/cordon-project/cordon/internal/trust/archive"
 	"github.com/cordon-project/cordon/internal/trust/survival"
 )
 
-type agentCmd struct {
+// Cmd is "cordon agent", to be embedded in the grammar of the command.
+type Cmd struct {
 	Run          agentRun          `cmd:"" default:"withargs" help:"Run the agent (the default)."`
 	Preview      agentPreview      `cmd:"" help:"Show what runs on this machine, or ran in mode audit, and would be refused under a restriction."`
 	Status       agentStatus       `cmd:"" help:"Show how things stand on this machine."`
@@ -42,7 +46,7 @@ type agentCmd struct {
 }
 
 // Help leads to the flags, which belong to run.
-func (agentCmd) Help() string {
+func (Cmd) Help() string {
 	return `"cordon agent" alone is "cordon agent run", whose --help has the flags.`
 }
 
@@ -110,7 +114,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	}
 	// Whatever the agent makes is root's alone, from the first moment.
 	syscall.Umask(0o077)
-	log := newLog(env)
+	log := env.Log()
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program's own file: %w", err)
@@ -122,7 +126,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	// The data directory is locked before anything else is done with it.
 	cfg := agent.Config{
 		Server: c.Server, CAFile: c.CAFile, EnrollToken: c.EnrollmentToken, DataDir: c.DataDir,
-		Facts: facts.New(version()).Read, Log: log, Now: time.Now, Boot: boot,
+		Facts: facts.New(env.Version).Read, Log: log, Now: time.Now, Boot: boot,
 	}
 	var p *protect.Protection // before anybody asks
 	var texts *learner
@@ -214,11 +218,11 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	}
 	run(func() error {
 		a.KeepRestored(ctx, work.Go)
-		tellReady(log)
+		supervised.Ready(log)
 		return a.Run(ctx)
 	})
 	work.Go(func() {
-		if err := keepAlive(ctx, func() { a.Status() }); err != nil {
+		if err := supervised.KeepAlive(ctx, func() { a.Status() }); err != nil {
 			log.Warn("the service manager's watchdog cannot be answered", "err", err)
 		}
 	})
@@ -276,7 +280,7 @@ func (c agentRun) enforcer(scope enforce.Scope, exe string, n *notice.Notices, e
 	if err != nil {
 		return nil, nil, err
 	}
-	log := newLog(env)
+	log := env.Log()
 	if scope.Mount == "" {
 		if err := guardian.Leave(); err != nil {
 			log.Warn("who freezes the agent freezes its guardian too", "err", err)
@@ -390,7 +394,7 @@ func (c agentRun) tester(scope enforce.Scope, g *enforce.Guardian) (*enforce.Tes
 }
 
 func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e enforce.Enforcer, tester *enforce.Tester, builder *trust.Builder, texts *learner, admitted *archive.Ledger, ledger *telemetry.Ledger, n *notice.Notices, env *cli.Env) (*protect.Protection, error) {
-	log := newLog(env)
+	log := env.Log()
 	cfg := protect.Config{Enforcer: e, BootID: bootID, Log: log}
 	if tester.Guardian == nil {
 		cfg.Last = func() *cordon.TrustSet { return nil }

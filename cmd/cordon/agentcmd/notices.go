@@ -1,4 +1,4 @@
-package main
+package agentcmd
 
 import (
 	"log/slog"
@@ -25,7 +25,7 @@ func (c agentRun) notices(exe string, log *slog.Logger) *notice.Notices {
 type agentNotifier struct{}
 
 // Run tells the people at this machine what the agent that started it says.
-func (agentNotifier) Run(env *cli.Env) error { return notice.Notifier(newLog(env)) }
+func (agentNotifier) Run(env *cli.Env) error { return notice.Notifier(env.Log()) }
 
 type agentMessenger struct{}
 

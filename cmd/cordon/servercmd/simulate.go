@@ -1,4 +1,4 @@
-package main
+package servercmd
 
 import (
 	"bytes"
@@ -29,7 +29,8 @@ import (
 	"github.com/cordon-project/cordon/internal/uplink"
 )
 
-type simulateCmd struct {
+// Simulate is "cordon simulate", to be embedded in the grammar of the command.
+type Simulate struct {
 	Machines  int            `default:"20" placeholder:"N" help:"Simulate this many machines besides those with a role (default ${default})."`
 	OS        simulate.Mix   `name:"os" default:"windows=70,linux=20,macos=10" sep:"none" placeholder:"KIND=WEIGHT,…" help:"Their systems (default ${default})."`
 	Latency   simulate.Span  `default:"100ms-500ms" placeholder:"DURATION[-DURATION]" help:"How long they take to answer (default ${default})."`
@@ -49,7 +50,7 @@ type simulateCmd struct {
 }
 
 // Help has the table of what behaves how.
-func (simulateCmd) Help() string {
+func (Simulate) Help() string {
 	var b strings.Builder
 	b.WriteString(`It ends at an interrupt and leaves nothing behind. Until then it prints how to reach it, as variables for a shell, which the other verbs take too. Besides CORDON_CLIENT_ID, which may do everything, there is an application that may only read (CORDON_READER_…), one that may call each API twice a minute (CORDON_THROTTLED_…), and a token that has expired (CORDON_EXPIRED_TOKEN).
 
@@ -67,7 +68,7 @@ const (
 	maxClockRate     = 72 * 3600
 )
 
-func (c simulateCmd) check() error {
+func (c Simulate) check() error {
 	wrong := func(hint, format string, args ...any) error {
 		return &cli.Error{Code: cli.ExitUsage, Message: fmt.Sprintf(format, args...), Hint: hint}
 	}
@@ -93,7 +94,7 @@ func (c simulateCmd) check() error {
 }
 
 // Run simulates until the context ends.
-func (c simulateCmd) Run(ctx context.Context, env *cli.Env) (err error) {
+func (c Simulate) Run(ctx context.Context, env *cli.Env) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func (c simulateCmd) Run(ctx context.Context, env *cli.Env) (err error) {
 }
 
 // standIn runs a server for the fleet, in a directory that ends with it.
-func (c simulateCmd) standIn(ctx context.Context, f fleet) (err error) {
+func (c Simulate) standIn(ctx context.Context, f fleet) (err error) {
 	if c.EnvFile != "" {
 		if err := claim(c.EnvFile); err != nil {
 			return err
@@ -205,7 +206,7 @@ func (f fleet) run(ctx context.Context, ready func() error) error {
 	away := f.plan.Away()
 	machines, err := simulate.Enrol(ctx, simulate.Config{
 		Server: f.server, Roots: roots, Token: f.token, Now: time.Now, Log: f.log,
-		Key: f.plan.Key, Facts: f.plan.Facts(version()), Away: away, Answer: f.plan.Answer,
+		Key: f.plan.Key, Facts: f.plan.Facts(f.env.Version), Away: away, Answer: f.plan.Answer,
 	}, f.plan.Len())
 	if ctx.Err() != nil { // this is how it is meant to end
 		return nil
@@ -317,7 +318,7 @@ type variable struct{ name, value string }
 const ready = "CORDON_SIMULATED_MACHINES"
 
 // tell writes how to reach the server, to the file at once or not at all.
-func (c simulateCmd) tell(env *cli.Env, variables []variable) error {
+func (c Simulate) tell(env *cli.Env, variables []variable) error {
 	var b bytes.Buffer
 	for _, v := range variables {
 		if strings.Trim(v.value, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789:/._-") != "" {
