@@ -1,5 +1,5 @@
 // Package hostile attacks a live server: everything that the program serves,
-// wired as cmd/cordon wires it, behind a real TLS listener on loopback, with the
+// wired as cmd/cordon/servercmd wires it, behind a real TLS listener on loopback, with the
 // real store. It is asked in every wrong way that can be thought of, and must
 // never fail (no 500, no panic), stop answering others, grow without bound, or
 // keep a goroutine when all is over.
@@ -42,18 +42,18 @@ import (
 	"github.com/cordon-project/cordon/internal/store/sqlite"
 )
 
-// limits are those of cmd/cordon's listener, as far as they are about time.
+// limits are those of cmd/cordon/servercmd's listener, as far as they are about time.
 type limits struct{ header, request, answer, idle time.Duration }
 
 var (
-	// asServed is what cmd/cordon allows.
+	// asServed is what cmd/cordon/servercmd allows.
 	asServed = limits{10 * time.Second, time.Minute, 2 * time.Minute, 2 * time.Minute}
 	// impatient is the same for those who cannot wait: what is slow is seen to be
 	// ended, in a test's time.
 	impatient = limits{2 * time.Second, 2 * time.Second, 2 * time.Second, time.Minute}
 )
 
-const maxHeader = 64 << 10 // bytes, as in cmd/cordon
+const maxHeader = 64 << 10 // bytes, as in cmd/cordon/servercmd
 
 // world is a live server with what an attacker may know of it.
 type world struct {
@@ -182,7 +182,7 @@ func newWorld(t testing.TB, l limits) *world {
 	return w
 }
 
-// dispatch is that of cmd/cordon.
+// dispatch is that of cmd/cordon/servercmd.
 func dispatch(own, api, login http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.URL.Path = "/" + strings.TrimLeft(r.URL.Path, "/")
