@@ -130,7 +130,7 @@ func TestRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	write(t, path, []byte("x"))
 	h := NewHasher(later)
-	h.chunk = func() { _ = os.Remove(path) } // the second time it is gone
+	h.chunk = func() { _ = os.Remove(path) }
 	if s, err := h.Sum(t.Context(), path, false); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %+v, %v", s, err)
 	}

@@ -183,7 +183,7 @@ func TestSetIsHandedOverAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(nil)
-		go func() { _ = r.Run(ctx) }() // Follow is the test's, and does not fail
+		go func() { _ = r.Run(ctx) }()
 		r.sets <- set("a", "b")
 		synctest.Wait()
 		if r.kernel.mode != cordon.ModeOff || r.kernel.set == nil || r.kernel.set.Len() != 3 {
@@ -218,7 +218,7 @@ func TestWaitsForTheFirstSetOnlyToRestrict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(nil)
-		go func() { _ = r.Run(ctx) }() // Follow is the test's, and does not fail
+		go func() { _ = r.Run(ctx) }()
 		if err := r.Switch(ctx, cordon.ModeOff); err != nil {
 			t.Fatal(err)
 		}
@@ -243,7 +243,7 @@ func TestNoSetAtAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(nil)
-		go func() { _ = r.Run(ctx) }() // Follow is the test's, and does not fail
+		go func() { _ = r.Run(ctx) }()
 		r.sets <- errors.New("no package database")
 		if err := r.Switch(ctx, cordon.ModeEnforce); err == nil || !strings.Contains(err.Error(), "no package database") {
 			t.Errorf("got %v", err)
@@ -270,7 +270,7 @@ func TestRenew(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				r := newRig(set("a"))
-				go func() { _ = r.Run(ctx) }() // Follow is the test's, and does not fail
+				go func() { _ = r.Run(ctx) }()
 				if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
 					t.Fatal(err)
 				}
@@ -298,7 +298,7 @@ func TestSurvivalCheckIsFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(set("a"))
-		go func() { _ = r.Run(ctx) }() // Follow is the test's, and does not fail
+		go func() { _ = r.Run(ctx) }()
 		r.sets <- set("a", "b")
 		synctest.Wait()
 		n := r.checked()
@@ -344,7 +344,7 @@ func TestRetest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(set("a"))
-		go func() { _ = r.Run(ctx) }() // Follow is the test's, and does not fail
+		go func() { _ = r.Run(ctx) }()
 		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
 			t.Fatal(err)
 		}
