@@ -142,7 +142,7 @@ func TestClient(t *testing.T) {
 	mux.Handle("/", h.issuer)
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	c, err := mde.New(mde.Config{BaseURL: server.URL, TenantID: tenant, ClientID: allApp, ClientSecret: "secret"})
+	c, err := mde.New(mde.Config{BaseURL: server.URL, TenantID: tenant, ClientID: allApp, ClientSecret: "secret", HTTPClient: server.Client()}) // which takes all the time that it takes
 	if err != nil {
 		t.Fatal(err)
 	}

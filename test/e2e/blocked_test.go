@@ -4,13 +4,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // What was refused, and nothing else, reaches the server with exact counts, and survives a restart of
 // both; a name that an attacker chose is escaped on its way.
 func TestBlocked(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		w.startAgent()

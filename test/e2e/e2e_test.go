@@ -14,7 +14,7 @@ import (
 )
 
 func TestMainJob(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		w.startAgent()
@@ -67,7 +67,7 @@ func TestMainJob(t *testing.T) {
 
 // An order carried by hand works once, for its machine, and the server hears of it.
 func TestCarriedOrder(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		w.startAgent()
@@ -116,7 +116,7 @@ func TestCarriedOrder(t *testing.T) {
 }
 
 func TestExpiryAndCancel(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		w.startAgent()
@@ -151,7 +151,7 @@ func (w *world) connected() bool {
 
 // The limits of calls hold, say when to try again, and survive a restart.
 func TestLimits(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.limited = true
 		w.startServer()
@@ -197,7 +197,7 @@ func TestLimits(t *testing.T) {
 }
 
 func TestRefusedStarts(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		for name, c := range map[string]struct {

@@ -56,6 +56,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// ordinary is the limit of an ordinary test. It takes seconds; where there is much
+// else to do it takes minutes, most of them to hash the machine's programs for a
+// first trust set.
+const ordinary = 10 * time.Minute
+
+// patience returns when to give up waiting for what another process does: when the
+// test's time is nearly over, which is the only limit that there need be.
+func patience(t *testing.T) time.Time {
+	if end, ok := t.Deadline(); ok {
+		return end.Add(-20 * time.Second) // to say what was waited for
+	}
+	return time.Now().Add(ordinary)
+}
+
 // confined runs body in a child process with a private mount namespace.
 func confined(t *testing.T, limit time.Duration, body func(t *testing.T)) {
 	t.Helper()
@@ -346,12 +360,12 @@ func (w *world) ended(id string) action {
 }
 
 // until asks again and again, because other processes are what it waits for: only
-// their answers tell. It fails the test after a minute.
+// their answers tell. It fails the test when its time is over.
 func (w *world) until(what string, done func() bool) {
 	w.Helper()
-	for end := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := patience(w.T); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			w.Fatalf("waited a minute until %s, in vain\n-- server\n%s\n-- agent\n%s", what, tail(w.logOf("server")), tail(w.logOf("agent")))
+			w.Fatalf("waited until %s, in vain\n-- server\n%s\n-- agent\n%s", what, tail(w.logOf("server")), tail(w.logOf("agent")))
 		}
 	}
 }

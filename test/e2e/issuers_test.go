@@ -98,7 +98,7 @@ func (w *world) as(token, method, path, body string, out any) (int, string) {
 // TestOtherIssuers has a service account and a user of another issuer at work,
 // while a third issuer is down.
 func TestOtherIssuers(t *testing.T) {
-	confined(t, 3*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		id := newIdentity(t, w.dir)
 		w.metrics = w.address()

@@ -3,13 +3,12 @@ package e2e
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 // A restriction with a lease falls back to counting when the server is gone, over
 // a restart of the agent too, and is in force again when the server is back.
 func TestLease(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		w.startAgent()

@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cordon-project/cordon/internal/testkit/desktop"
 )
@@ -13,7 +12,7 @@ import (
 // Who is logged in is told of a restriction, of what it refuses, and of its end:
 // on the desktop, or on the terminal; once, and over a restart of the agent.
 func TestNotices(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		const user = 1 // daemon, whom every machine has
 		bus := desktop.Start(t)
 		t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.Address)

@@ -47,7 +47,7 @@ type (
 // earlier agent left is a map here, with the number that says what is in force,
 // pinned where agents pin theirs.
 func TestOverPins(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		if err := unix.Mount("bpf", "/sys/fs/bpf", "bpf", 0, ""); err != nil {
 			t.Fatal(err)
 		}

@@ -6,13 +6,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 )
 
 // Before anybody restricts a machine it says what that would hit: what runs, and
 // what was started. Nothing is refused meanwhile.
 func TestPreview(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.audit = true
 		sleep, err := os.ReadFile("/bin/sleep")

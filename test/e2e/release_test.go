@@ -7,13 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // A machine without a network is freed with a typed code, once, and the server
 // hears of it; only newer orders hold after that.
 func TestBreakGlass(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		w.startAgent()

@@ -7,14 +7,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // A file that is trusted for a device group runs on the restricted machine as
 // long as that is in the group, and nowhere else; also after a restart of the
 // server, and of both while the agent is alone.
 func TestTrustForAGroup(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		w.startAgent()
@@ -108,7 +107,7 @@ func TestTrustForAGroup(t *testing.T) {
 // also after a restart without a server, and no more when that is taken back.
 // Meanwhile nothing else ever runs.
 func TestTrustBySHA256(t *testing.T) {
-	confined(t, 5*time.Minute, func(t *testing.T) {
+	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
 		w.startServer()
 		w.startAgent()
