@@ -72,7 +72,7 @@ func TestSlow(t *testing.T) {
 		attack("dripping body", func(inPlace func()) error {
 			c, err := w.dial()
 			if err != nil {
-				return err
+				return inHandshake(err)
 			}
 			defer func() { _ = c.Close() }() // the server may have
 			drip := time.NewTicker(20 * time.Millisecond)
@@ -127,7 +127,7 @@ func (w *world) stall(sent string) func(inPlace func()) error {
 	return func(inPlace func()) error {
 		c, err := w.dial()
 		if err != nil {
-			return err
+			return inHandshake(err)
 		}
 		defer func() { _ = c.Close() }() // the server may have
 		_, err = io.WriteString(c, sent) // an early answer may be on its way already
@@ -149,7 +149,7 @@ func (w *world) neverReading(inPlace func()) error {
 	}}
 	c, err := tls.DialWithDialer(dialer, "tcp", w.addr, w.tls)
 	if err != nil {
-		return err
+		return inHandshake(err)
 	}
 	defer func() { _ = c.Close() }()            // the server may have
 	_ = c.SetDeadline(time.Now().Add(patience)) // a connection that is open has one
@@ -190,6 +190,16 @@ func thrownOut(c net.Conn) error {
 		return errors.New(string(first))
 	}
 	return unlessTimeout(err)
+}
+
+// inHandshake passes on why there is no connection, unless the server has ended it
+// already, which does not wait for long: on a machine that is busy a handshake may
+// take longer.
+func inHandshake(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return err
 }
 
 // unlessTimeout passes on that it was the attacker who lost patience. Any other
