@@ -107,12 +107,13 @@ type Sum struct {
 
 // Hasher computes sums with one buffer that it keeps.
 type Hasher struct {
+	// Pause is called after every piece, of at most 128 KiB, that was read and hashed.
+	Pause func()
+
 	now func() time.Time
 	buf []byte
 	sha hash.Hash
 	md5 hash.Hash
-	// chunk is called after every piece that was read; tests change the file there.
-	chunk func()
 }
 
 // NewHasher returns a hasher that takes the time from now, which must be the
@@ -121,7 +122,7 @@ func NewHasher(now func() time.Time) *Hasher {
 	if now == nil {
 		now = time.Now
 	}
-	return &Hasher{now: now, buf: make([]byte, 128<<10), sha: sha256.New(), md5: md5.New(), chunk: func() {}}
+	return &Hasher{now: now, buf: make([]byte, 128<<10), sha: sha256.New(), md5: md5.New(), Pause: func() {}}
 }
 
 // Sum reads the file at path once for its SHA-256, and its MD5 if withMD5. When
@@ -181,7 +182,7 @@ func (h *Hasher) read(ctx context.Context, fd int, withMD5 bool) (Sum, error) {
 		if withMD5 {
 			h.md5.Write(h.buf[:n])
 		}
-		h.chunk()
+		h.Pause()
 	}
 	after, err := Of(fd)
 	if err != nil {

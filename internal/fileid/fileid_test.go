@@ -101,7 +101,7 @@ func TestReplaced(t *testing.T) {
 				write(t, path, make([]byte, 100))
 				readings, changed := 0, 0
 				h := NewHasher(func() time.Time { readings++; return later() }) // asked once a reading
-				h.chunk = func() {
+				h.Pause = func() {
 					if readings > times || changed == readings {
 						return
 					}
@@ -130,7 +130,7 @@ func TestRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	write(t, path, []byte("x"))
 	h := NewHasher(later)
-	h.chunk = func() { _ = os.Remove(path) }
+	h.Pause = func() { _ = os.Remove(path) }
 	if s, err := h.Sum(t.Context(), path, false); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %+v, %v", s, err)
 	}

@@ -45,6 +45,9 @@ type Config struct {
 	// Follow calls each with every new trust set, or with the error that kept
 	// one from being built, until ctx ends.
 	Follow func(ctx context.Context, each func(*cordon.TrustSet, error)) error
+	// Hurry has a set that is being built sooner, until done is called: an order
+	// waits for it. nil: it cannot be had sooner.
+	Hurry func() (done func())
 	// Idle is the mode of a machine that is not restricted: off, or audit, which
 	// counts what would be refused. Empty: off.
 	Idle cordon.Mode
@@ -194,10 +197,8 @@ func (p *Protection) Observe() cordon.Observed {
 // waits for a first trust set if one is needed and there is none yet.
 func (p *Protection) Switch(ctx context.Context, mode cordon.Mode) error {
 	if mode != cordon.ModeOff && p.cfg.Test != nil {
-		select {
-		case <-p.ready:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := p.first(ctx); err != nil {
+			return err
 		}
 	}
 	p.mu.Lock()
@@ -229,6 +230,24 @@ func (p *Protection) Switch(ctx context.Context, mode cordon.Mode) error {
 		p.audit(ctx)
 	}
 	return nil
+}
+
+// first waits for a first trust set, or for the news that there will be none soon.
+func (p *Protection) first(ctx context.Context) error {
+	select {
+	case <-p.ready:
+		return nil
+	default:
+	}
+	if p.cfg.Hurry != nil {
+		defer p.cfg.Hurry()()
+	}
+	select {
+	case <-p.ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // audit counts what would be refused, where that is wished, on a machine that is

@@ -214,10 +214,13 @@ func TestRestoringWhatIsInForceNeverReleases(t *testing.T) {
 	}
 }
 
+// A restriction waits for the first set, and only then is somebody in a hurry.
 func TestWaitsForTheFirstSetOnlyToRestrict(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(nil)
+		hurried, hurries := 0, 0
+		r.cfg.Hurry = func() func() { hurried++; hurries++; return func() { hurries-- } }
 		go func() { _ = r.Run(ctx) }()
 		if err := r.Switch(ctx, cordon.ModeOff); err != nil {
 			t.Fatal(err)
@@ -230,9 +233,18 @@ func TestWaitsForTheFirstSetOnlyToRestrict(t *testing.T) {
 			t.Fatalf("did not wait: %v", err)
 		default:
 		}
+		if hurries != 1 {
+			t.Errorf("%d are in a hurry", hurries)
+		}
 		r.sets <- set("a")
 		if err := <-done; err != nil {
 			t.Error(err)
+		}
+		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
+			t.Error(err)
+		}
+		if hurried != 1 || hurries != 0 {
+			t.Errorf("%d were in a hurry, %d still are", hurried, hurries)
 		}
 		cancel()
 		synctest.Wait()

@@ -32,7 +32,8 @@ type measurer struct {
 	root  string
 	text  bool // program text is code, too
 	now   func() time.Time
-	facts map[cordon.FileID]fact // of earlier builds
+	pace  func(context.Context) (pause, end func()) // of one worker
+	facts map[cordon.FileID]fact                    // of earlier builds
 }
 
 // remember adds what is known from a package of the last build that has changed,
@@ -150,6 +151,9 @@ func (m *measurer) run(ctx context.Context, jobs []*job) error {
 	for range min(workers, len(jobs)) {
 		wg.Go(func() {
 			h := fileid.NewHasher(m.now)
+			pause, end := m.pace(ctx)
+			defer end()
+			h.Pause = pause
 			for j := range next {
 				j.sum, j.err = h.Sum(ctx, j.path, j.md5)
 			}

@@ -100,6 +100,8 @@ type Builder struct {
 	texts   []string               // program text in it, below Root
 	begins  map[cordon.FileID]bool // whether files begin as scripts do
 	written cordon.Digest          // checksum of the cache as it is on disk
+
+	pace pace
 }
 
 func (b *Builder) root() string {
@@ -219,7 +221,23 @@ func (b *Builder) textsOf(packs []*pack, set *cordon.TrustSet) []string {
 //
 // Errors are of type [*cordon.Error] and may wrap [ErrNoSource] or [ErrShrunk];
 // only a cancelled context is returned as it is.
+//
+// The caller waits, so it is as fast as can be, and so is a build of Follow that
+// is going on; see [Builder.Hurry].
 func (b *Builder) Build(ctx context.Context) (*cordon.TrustSet, Summary, error) {
+	defer b.Hurry()()
+	return b.next(ctx)
+}
+
+// Hurry says that somebody waits for a set, until done is called. The builds of
+// Follow otherwise take half of one processor at most.
+func (b *Builder) Hurry() (done func()) { return b.pace.wait() }
+
+// AtLeisure is for the work to which a set leads, to take no more than its part of a
+// processor either: until end the caller's goroutine calls pause after every small piece.
+func (b *Builder) AtLeisure(ctx context.Context) (pause, end func()) { return b.pace.worker(ctx) }
+
+func (b *Builder) next(ctx context.Context) (*cordon.TrustSet, Summary, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var sum Summary
@@ -237,7 +255,7 @@ func (b *Builder) Build(ctx context.Context) (*cordon.TrustSet, Summary, error) 
 
 func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, error) {
 	first := b.packs == nil
-	m := &measurer{root: b.root(), text: b.ProgramText, now: b.now, facts: map[cordon.FileID]fact{}}
+	m := &measurer{root: b.root(), text: b.ProgramText, now: b.now, pace: b.AtLeisure, facts: map[cordon.FileID]fact{}}
 	if first {
 		if c := b.readCache(); c != nil {
 			b.last, b.written = cordon.NewTrustSet(c.entries, nil), c.sum

@@ -43,7 +43,7 @@ func (b *Builder) Follow(ctx context.Context, each func(*cordon.TrustSet, Summar
 	}
 	pause := retryMin
 	for {
-		set, sum, err := b.Build(ctx)
+		set, sum, err := b.next(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}

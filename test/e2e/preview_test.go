@@ -47,7 +47,7 @@ func TestPreview(t *testing.T) {
 			}
 			return n
 		}
-		w.until("the machine audits", func() bool {
+		w.until("the machine audits", func() bool { // nobody is in a hurry for a first trust set
 			var state struct{ Observed struct{ Mode string } }
 			out, _, code := w.cordon("agent", "status", "--json", "--data-dir", w.agentDir())
 			return code == 0 && json.Unmarshal([]byte(out), &state) == nil && state.Observed.Mode == "audit"

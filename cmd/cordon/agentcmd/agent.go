@@ -418,9 +418,11 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 	cfg.Admission = admitted
 	cfg.Test, cfg.Own = tester.Test, []cordon.TrustEntry{tester.Trusted.Entry()}
 	cfg.Last = func() *cordon.TrustSet {
-		texts.learn() // first, so that interpreters know all files when the set counts
+		defer builder.Hurry()()
+		texts.learn(context.Background()) // first, so that interpreters know all files when the set counts
 		return builder.Last()
 	}
+	cfg.Hurry = builder.Hurry
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
 			log.InfoContext(ctx, "trust set built", "summary", sum)
@@ -428,7 +430,7 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 				log.WarnContext(ctx, "program not trusted: its package was installed on a restricted machine, and was not admitted", "path", w.Name, "package", w.Why)
 			}
 			if err == nil {
-				texts.learn()
+				texts.learn(ctx)
 			}
 			each(set, err)
 		})

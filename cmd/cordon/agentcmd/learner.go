@@ -35,30 +35,45 @@ func newLearner(e enforce.Enforcer, built *trust.Builder, log *slog.Logger) *lea
 	return l
 }
 
-// learn shows every text that was not shown as it is now.
-func (l *learner) learn() {
+// learn shows every text that was not shown as it is now. The kernel hashes them
+// meanwhile, so it takes its time unless somebody is in a hurry.
+func (l *learner) learn(ctx context.Context) {
 	if l.show == nil {
 		return
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	began, n, failed := time.Now(), 0, 0
+	pause, end := l.built.AtLeisure(ctx)
+	defer end()
 	for _, path := range l.built.Texts() {
-		var st unix.Stat_t
-		if unix.Lstat(path, &st) != nil {
-			delete(l.shown, path) // gone since
-			continue
+		if ctx.Err() != nil {
+			return
 		}
-		id := fileid.FromStat(&st)
-		if l.shown[path] == id {
-			continue
+		tried, ok := l.current(path)
+		if tried {
+			n++
 		}
-		n++
-		if !l.one(path, id) {
+		if !ok {
 			failed++
 		}
+		pause()
 	}
 	l.log.Info("files shown that interpreters may run", "files", n, "failed", failed, "duration", time.Since(began))
+}
+
+// current shows a text if it was not shown as it is now.
+func (l *learner) current(path string) (tried, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		delete(l.shown, path) // gone since
+		return false, true
+	}
+	id := fileid.FromStat(&st)
+	if l.shown[path] == id {
+		return false, true
+	}
+	return true, l.one(path, id)
 }
 
 // unpacked shows what a package manager has just unpacked, and does not wait for
@@ -67,11 +82,12 @@ func (l *learner) unpacked(ctx context.Context) {
 	if l.show == nil {
 		return
 	}
+	defer l.built.Hurry()()
 	if _, _, err := l.built.Build(ctx); err != nil {
 		l.log.WarnContext(ctx, "what was just unpacked is not shown to the kernel yet", "err", err)
 		return
 	}
-	l.learn()
+	l.learn(ctx)
 }
 
 // again shows a text once more that was refused: the kernel forgets those that

@@ -62,13 +62,13 @@ func TestLearner(t *testing.T) {
 	build()
 	e := &shownTo{policy: cordon.TrustedScripts}
 	l := newLearner(e, builder, slog.New(slog.DiscardHandler))
-	l.learn()
+	l.learn(t.Context())
 	e.saw(t, "first", "a.py", "b.pl")
-	l.learn()
+	l.learn(t.Context())
 	e.saw(t, "nothing has changed")
 	write("lib/b.pl", "another")
 	build()
-	l.learn()
+	l.learn(t.Context())
 	e.saw(t, "changed", "b.pl")
 	l.again(a)
 	l.again(filepath.Join(root, "rules"))
@@ -78,17 +78,17 @@ func TestLearner(t *testing.T) {
 	l.unpacked(t.Context())
 	e.saw(t, "unpacked", "c.sh")
 	e.fails = false
-	l.learn()
+	l.learn(t.Context())
 	e.saw(t, "what failed is tried again", "c.sh")
 	if err := os.Remove(b); err != nil {
 		t.Fatal(err)
 	}
-	l.learn()
+	l.learn(t.Context())
 	e.saw(t, "gone")
 
 	open := &shownTo{policy: cordon.OpenInterpreters}
 	l = newLearner(open, builder, slog.New(slog.DiscardHandler))
-	l.learn()
+	l.learn(t.Context())
 	l.unpacked(t.Context())
 	l.again(a)
 	open.saw(t, "open interpreters")
