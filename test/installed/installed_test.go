@@ -24,19 +24,21 @@ func TestInstalled(t *testing.T) {
 		t.Run(kernel, func(t *testing.T) {
 			t.Parallel() // each has one processor
 			g := boot(t, kernel, srv)
-			for _, s := range steps {
-				if !t.Run(s.name, func(t *testing.T) { g.step(t, s) }) {
-					t.Fatal("what follows needs this step")
+			take := func(steps []step) {
+				for _, s := range steps {
+					if s.kernel != "" && s.kernel != kernel {
+						continue
+					}
+					if !t.Run(s.name, func(t *testing.T) { g.step(t, s) }) {
+						t.Fatal("what follows needs this step")
+					}
 				}
 			}
+			take(steps)
 			if !t.Run("reboot", g.reboot) {
 				t.Fatal("what follows needs this step")
 			}
-			for _, s := range last {
-				if s.kernel == "" || s.kernel == kernel {
-					t.Run(s.name, func(t *testing.T) { g.step(t, s) })
-				}
-			}
+			take(last)
 		})
 	}
 }

@@ -32,6 +32,12 @@ no_gap() {
 }
 connected() { cordon agent status | grep -q 'connected by'; }
 await() { for i in $(seq 240); do "$@" && return; sleep 0.5; done; echo "never came: $*"; exit 1; }
+# login opens a terminal, as a person has over ssh. What it shows is in the file.
+login() {
+	systemd-run -q -p StandardOutput=file:"$1" sh -c 'sleep infinity | ssh -tt -o StrictHostKeyChecking=no user@localhost'
+	await test -s "$1"
+	known() { loginctl list-sessions --no-legend | grep -qw user; }; await known
+}
 `
 
 // steps are taken before the reboot. Without set -e each line that matters ends
@@ -64,11 +70,22 @@ echo 'user ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/tests
 echo '* * * * * root touch /run/cron-ran' > /etc/cron.d/tests
 printf '[Unit]\nDefaultDependencies=no\nAfter=sysinit.target\nBefore=basic.target\n[Service]\nType=oneshot\nExecStart=/root/busybox-own touch /run/early-ran\n[Install]\nWantedBy=basic.target\n' > /etc/systemd/system/early.service
 systemctl enable -q early.service
+login /run/shown # beside an agent that hashes the whole machine
 cordon restrict vm --comment "a test" --wait && restricted || exit 1
 refused /root/busybox-own
 cordon agent status | grep '^Enforcer'
 systemd-analyze security cordon-agent --no-pager | tail -1
 `, want: []string{"Succeeded", "bpf, scope host"}},
+	{name: "people are told", script: `
+told() { grep -aqF "Cordon: $1" /run/shown; }
+await told 'This machine is restricted.'
+await told 'A program was refused. "/root/busybox-own" is not trusted'
+# A name may be meant for the terminal.
+evil="/home/user/$(printf 'e\033[31mvil')"
+cp /root/busybox-own "$evil"; refused su user -c "$evil"
+await told 'A program was refused. "/home/user/e\x1b[31mvil" is not trusted'
+grep -a Cordon: /run/shown
+`, want: []string{"restricted"}},
 	{name: "signed package", script: `
 apt-get install -y busybox-t=1 || exit 1
 cat /run/t-pre /run/t-post
@@ -127,6 +144,15 @@ grep -qx 0 /tmp/ssh; grep -qx vm /tmp/ssh
 systemctl start apt-daily.service apt-daily-upgrade.service logrotate.service
 await test -e /run/cron-ran
 `},
+	{name: "interpreters", script: `
+cordon agent status | grep '^Interpreters'
+# In a login they run what is trusted.
+ssh user@localhost '
+/usr/sbin/adduser --version && py3versions -d || exit 1
+echo "echo this ran" > x.sh; echo "print(1)" > x.py
+for c in "sh x.sh" "python3 x.py" "python3 -c 1" "perl -e 1" "sudo -n perl -e 1"; do $c && exit 1; done
+exit 0'
+`, want: []string{"trusted-scripts"}},
 	{name: "kernel modules", script: `
 modprobe dummy || exit 1
 grep -q '^dummy ' /proc/modules || exit 1
@@ -162,9 +188,21 @@ var last = []step{
 await restricted
 refused /root/busybox-own
 await connected
+login /run/shown
 cordon unrestrict vm --comment "a test" --wait || exit 1
 /root/busybox-own echo runs
+told() { grep -a 'Cordon: This machine is not restricted any more\.' /run/shown; }; await told
 `, want: []string{"Succeeded", "runs"}},
+	// Without a restriction nobody keeps root from it, and nobody waits for the agent.
+	{name: "a frozen agent is replaced", kernel: "6.12", script: `
+pid() { systemctl show -P MainPID cordon-agent; }
+before=$(pid)
+echo 1 > /sys/fs/cgroup/system.slice/cordon-agent.service/cgroup.freeze || exit 1
+other() { now=$(pid); [ "$now" != "$before" ] && [ "$now" != 0 ]; }; await other
+journalctl -u cordon-agent -o cat | grep "'stop-watchdog' timed out"
+systemctl show -P TimeoutAbortUSec cordon-agent
+await connected
+`, want: []string{"timed out", "10s"}},
 	// With fanotify the agent's own process answers, so its end lets go for a moment.
 	{name: "fanotify", kernel: "6.1", script: `
 mkdir /etc/systemd/system/cordon-agent.service.d
