@@ -134,6 +134,8 @@ apt-get upgrade -y || exit 1
 [ "$(systemctl show -P MainPID cordon-agent)" != "$before" ] || exit 1
 await restricted
 no_gap
+# The old agent still starts what it tells people with.
+fails sh -c "journalctl -u cordon-agent -o cat | grep 'program refused.*cordon (deleted)'"
 cat /run/t-post; busybox-t echo new
 refused /root/busybox-own
 exit 0

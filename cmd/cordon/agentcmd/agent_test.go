@@ -1,10 +1,12 @@
 package agentcmd
 
 import (
+	"crypto/sha256"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
 )
 
@@ -37,6 +39,26 @@ func TestAnonymousCode(t *testing.T) {
 		var got anonymousCode
 		if err := got.UnmarshalText([]byte(bad)); err == nil {
 			t.Errorf("%q was taken for %+v", bad, got)
+		}
+	}
+}
+
+// What an agent runs stays trusted when an upgrade has replaced its file.
+func TestKeepRunning(t *testing.T) {
+	entry := func(content, origin string) cordon.TrustEntry {
+		return cordon.TrustEntry{Digest: sha256.Sum256([]byte(content)), Size: int64(len(content)), Origin: origin}
+	}
+	with := keepRunning()
+	first := cordon.NewTrustSet([]cordon.TrustEntry{entry("one", "cordon"), entry("other", "dpkg:other")}, nil)
+	if got := with(first); got.Version() != first.Version() {
+		t.Errorf("it adds to the first set: %d entries", got.Len())
+	}
+	for _, next := range []string{"two", "three"} {
+		got := with(cordon.NewTrustSet([]cordon.TrustEntry{entry(next, "cordon")}, nil))
+		for content, want := range map[string]bool{"one": true, next: true, "two": next == "two", "other": false} {
+			if got.Contains(sha256.Sum256([]byte(content))) != want {
+				t.Errorf("after the upgrade to %s: trusted %s: %v", next, content, !want)
+			}
 		}
 	}
 }
