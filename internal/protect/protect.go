@@ -88,7 +88,8 @@ type Protection struct {
 	extra   []cordon.TrustEntry // what the server has it trust besides
 	set     *cordon.TrustSet    // both, and Cordon's own
 	checked survivalCheck
-	built   error // why there is no newer set
+	puts    uint64 // how often something was put in force
+	built   error  // why there is no newer set
 	once    sync.Once
 
 	observed atomic.Pointer[cordon.Observed]
@@ -282,6 +283,7 @@ func (p *Protection) restrict(on bool) error {
 
 // put is called with mu held.
 func (p *Protection) put(mode cordon.Mode, set *cordon.TrustSet) error {
+	p.puts++
 	if err := p.cfg.Enforcer.Apply(mode, set); err != nil {
 		return err
 	}
@@ -466,17 +468,26 @@ func (p *Protection) retest(ctx context.Context) {
 		case <-tick.C:
 		}
 		p.mu.Lock()
-		o := p.observed.Load()
-		lost = o.Mode == cordon.ModeEnforce && (o.InForce || lost) && !p.holds(ctx)
+		o, puts := p.observed.Load(), p.puts
+		p.mu.Unlock()
+		if o.Mode != cordon.ModeEnforce || !o.InForce && !lost {
+			lost = false
+			continue
+		}
+		err := p.cfg.Test(cordon.ModeEnforce) // without mu: an order need not wait
+		p.mu.Lock()
+		if p.puts == puts { // else something was put in force meanwhile, and tested
+			lost = !p.holds(ctx, err)
+		}
 		p.mu.Unlock()
 	}
 }
 
-// holds tests what is in force, and puts it in force again if that fails. That it
-// did stays a problem until another order or trust set; a restriction is given up
-// as lost only if a program ran. It is called with mu held.
-func (p *Protection) holds(ctx context.Context) bool {
-	err := p.cfg.Test(cordon.ModeEnforce)
+// holds notes what a test of what is in force has found, and puts it in force
+// again if it failed. That it did stays a problem until another order or trust
+// set; a restriction is given up as lost only if a program ran. It is called with
+// mu held.
+func (p *Protection) holds(ctx context.Context, err error) bool {
 	if err == nil {
 		p.note(func(o *cordon.Observed) { o.InForce = true })
 		return true

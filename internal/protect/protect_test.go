@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -388,6 +389,49 @@ func TestRetest(t *testing.T) {
 		}
 		r.fails(errors.New("nobody asks"))
 		see("after the release", true, "")
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// An order need not wait for the test of what is in force, nor does what the test
+// then finds concern what the order has put in force.
+func TestOrderDuringRetest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := newRig(set("a"))
+		goOn, test := make(chan struct{}), r.cfg.Test
+		var armed, testing atomic.Bool
+		r.cfg.Test = func(m cordon.Mode) error {
+			if armed.Swap(false) {
+				testing.Store(true)
+				<-goOn
+			}
+			return test(m)
+		}
+		go func() { _ = r.Run(ctx) }()
+		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
+			t.Fatal(err)
+		}
+		armed.Store(true)
+		time.Sleep(testEvery)
+		synctest.Wait()
+		if !testing.Load() {
+			t.Error("the restriction is not tested")
+		}
+		if r.mu.TryLock() {
+			r.mu.Unlock()
+			if err := r.Switch(ctx, cordon.ModeOff); err != nil {
+				t.Error(err)
+			}
+		} else {
+			t.Error("an order would wait for the test")
+		}
+		close(goOn) // a program that is not trusted runs, as the machine is released
+		synctest.Wait()
+		if o := r.Observe(); o.Mode != cordon.ModeOff || !o.InForce || o.Problem != "" || r.kernel.Mode() != cordon.ModeOff {
+			t.Errorf("after the release: %+v, the kernel is in mode %s", o, r.kernel.Mode())
+		}
 		cancel()
 		synctest.Wait()
 	})
