@@ -123,6 +123,9 @@ func Open(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
+	if err := d.keepRoom(); err != nil { // it may be there the next time
+		cfg.Log.Warn("no room is kept for orders that come when the disk is full", "err", err)
+	}
 	a.publish()
 	return a, nil
 }
@@ -177,7 +180,7 @@ func (a *Agent) restore(ctx context.Context) error {
 		// It failed, so the mode before it is the one to hold, and this process
 		// has not put that in force yet.
 	}
-	if err := a.enforcement.Switch(ctx, s.Mode); err != nil {
+	if err := a.switchTo(ctx, s.Mode); err != nil {
 		a.cfg.Log.ErrorContext(ctx, "the persisted state is not in force", "mode", s.Mode, "generation", s.Generation, "err", err)
 		return err
 	}
@@ -374,7 +377,7 @@ func (a *Agent) changed(before, now cordon.Mode) {
 // apply switches, and reports that it is under way if that takes noticeable time.
 func (a *Agent) apply(ctx context.Context, s cordon.Standing, progress func(string)) error {
 	done := make(chan error, 1)
-	go func() { done <- a.enforcement.Switch(ctx, s.Mode) }()
+	go func() { done <- a.switchTo(ctx, s.Mode) }()
 	if progress != nil {
 		timer := time.NewTimer(noticeable)
 		defer timer.Stop()
@@ -391,6 +394,12 @@ func (a *Agent) apply(ctx context.Context, s cordon.Standing, progress func(stri
 		}
 	}
 	return <-done
+}
+
+// switchTo has the enforcement put mode in force. What that writes to the disk may
+// use the room that is kept for orders (ADR 27).
+func (a *Agent) switchTo(ctx context.Context, mode cordon.Mode) error {
+	return a.dir.reserve.Spend(func() error { return a.enforcement.Switch(ctx, mode) })
 }
 
 // clip bounds a reason, so that no report gets too long to be taken in.

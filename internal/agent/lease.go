@@ -130,7 +130,7 @@ func (a *Agent) judgeLease(ctx context.Context) (cordon.Standing, cordon.Silence
 // outbox. It is called with turn held. An error means that it is to be tried again.
 func (a *Agent) closeLease(ctx context.Context, s cordon.Standing, silence cordon.Silence) error {
 	log := a.cfg.Log.With("action", s.Lease.Action, "lease", s.Lease.Time(), "mode", s.Mode)
-	if err := a.enforcement.Switch(ctx, s.Mode); err != nil {
+	if err := a.switchTo(ctx, s.Mode); err != nil {
 		log.ErrorContext(ctx, "a change of the lease is not in force", "err", err)
 		a.mu.Lock()
 		a.stuck = clip(fmt.Sprintf("the machine should be in mode %s because of its lease, and is not: %v", s.Mode, err))

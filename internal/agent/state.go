@@ -110,8 +110,9 @@ func unfinished(s cordon.Standing) bool { return s.Generation > 0 && s.Outcome =
 
 // dir is the agent's data directory, held by a lock while the agent runs.
 type dir struct {
-	path string
-	lock *os.File
+	path    string
+	lock    *os.File
+	reserve durable.Reserve // room for what an order needs where the disk is full
 }
 
 // openDir makes the directory if need be and locks it: two agents with one
@@ -128,6 +129,11 @@ func openDir(path string) (*dir, error) {
 		return nil, errors.Join(fmt.Errorf("another agent is running with the data directory %s", path), lock.Close())
 	}
 	return &dir{path: path, lock: lock}, nil
+}
+
+// keepRoom has room on the disk for an order from now on.
+func (d *dir) keepRoom() error {
+	return d.reserve.Keep(filepath.Join(d.path, reserveFile))
 }
 
 // lockPatience is how long the lock of an agent that has just been killed may
@@ -149,6 +155,7 @@ const (
 	identityFile = "identity.json"
 	stateFile    = "state.json"
 	policyFile   = "policy.json" // the signed policy, a JSON string
+	reserveFile  = "reserve"     // see package durable
 )
 
 // loadIdentity returns the machine's key, nil if it has none yet, and who it is
@@ -213,7 +220,8 @@ func (d *dir) save(name string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}
-	if err := durable.Replace(filepath.Join(d.path, name), data, 0o600); err != nil {
+	err = d.reserve.Spend(func() error { return durable.Replace(filepath.Join(d.path, name), data, 0o600) })
+	if err != nil {
 		return fmt.Errorf("save %s: %w", name, err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/seal"
@@ -341,6 +343,33 @@ func TestDiskFullBefore(t *testing.T) {
 	}
 	if r := f.obey(f.order(2, cordon.UnrestrictOrder)); r.State != cordon.ReportSucceeded {
 		t.Errorf("after the disk was mended: %s", r.State)
+	}
+}
+
+// cramped finds no room on the disk for as long as there is the reserve.
+type cramped struct{ *kernel }
+
+func (c cramped) Switch(ctx context.Context, mode cordon.Mode) error {
+	if _, err := os.Stat(filepath.Join(c.dir, reserveFile)); err == nil {
+		return fmt.Errorf("self-test: %w", unix.ENOSPC)
+	}
+	return c.kernel.Switch(ctx, mode)
+}
+
+// What is done about an order may use the room that is kept for orders, and a
+// restart keeps what is left.
+func TestDiskFullWhileSwitching(t *testing.T) {
+	f := newFixture(t)
+	f.Use(cramped{f.kernel})
+	for i, typ := range []cordon.OrderType{cordon.RestrictOrder, cordon.UnrestrictOrder} {
+		if r := f.obey(f.order(uint64(i+1), typ)); r.State != cordon.ReportSucceeded {
+			t.Errorf("%s: %s, %s", typ, r.State, r.Error)
+		}
+	}
+	f.restart()
+	f.Use(cramped{f.kernel})
+	if err := f.Restore(t.Context()); err != nil {
+		t.Errorf("restored: %v", err)
 	}
 }
 
