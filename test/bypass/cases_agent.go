@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -112,6 +113,13 @@ func settingsMap() (*ebpf.Map, error) {
 	}
 }
 
+// What root may have opened ahead: the switch of function tracing before any
+// agent was started, the settings of one that had not restricted anything yet.
+var (
+	early *os.File
+	ahead *ebpf.Map
+)
+
 var agentCases = []Case{
 	attack("kill -9", send(unix.SIGKILL)),
 	attack("kill -TERM", send(unix.SIGTERM)),
@@ -186,9 +194,46 @@ var agentCases = []Case{
 		}
 		return nil // it was looked at: what is wrong with it does not matter
 	}),
+	onBPF("program that answers for the guard of maps (fmod_ret)", func(w *World) error {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.Tracing, AttachType: ebpf.AttachModifyReturn, AttachTo: "security_bpf_map", License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}, // only what is less than 0 is a no there
+		})
+		if err != nil {
+			return err
+		}
+		defer func() { _ = p.Close() }() // its link keeps it
+		l, err := link.AttachTracing(link.TracingOptions{Program: p})
+		if err != nil {
+			return err
+		}
+		w.later(func() { _ = l.Close() })
+		m, err := settingsMap()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = m.Close() }()
+		return m.Put(uint32(0), uint64(0))
+	}),
 	onBPF("tracing of functions switched off (kernel.ftrace_enabled)", func(w *World) error {
 		_ = w.set("/proc/sys/kernel/ftrace_enabled", "0") // what follows tells
 		return nil
+	}),
+	onBPF("tracing of functions switched off by who had the switch open before the agent was started", func(w *World) error {
+		w.later(func() { _, _ = early.WriteAt([]byte("1"), 0) })
+		_, _ = early.WriteAt([]byte("0"), 0) // what follows tells
+		return nil
+	}),
+	onBPF("map changed by who had opened it before the restriction", func(w *World) error {
+		if ahead == nil { // not restricted yet
+			return nil
+		}
+		var before uint64
+		if err := ahead.Lookup(uint32(0), &before); err != nil {
+			return err
+		}
+		w.later(func() { _ = ahead.Put(uint32(0), before) })
+		return ahead.Put(uint32(0), uint64(0))
 	}),
 	onBPF("link detached", func(w *World) error {
 		dir, err := pins()

@@ -97,6 +97,10 @@ func furnish() error {
 	if err := errors.Join(os.MkdirAll(markers, 0o777), os.Chmod(markers, 0o777), makeVictims()); err != nil {
 		return err
 	}
+	var err error
+	if early, err = os.OpenFile("/proc/sys/kernel/ftrace_enabled", os.O_RDWR, 0); err != nil {
+		return err
+	}
 	// The same program with another content, to be an agent.
 	b, err := os.ReadFile(self)
 	if err != nil {
@@ -140,6 +144,9 @@ func (r *runner) enforce() error {
 		return r.start(r.mechanism, true)
 	}
 	err := makeState()
+	if err == nil && r.mechanism == bpf {
+		ahead, err = settingsMap()
+	}
 	if err == nil {
 		_, err = r.enforcer.tell("enforce")
 	}

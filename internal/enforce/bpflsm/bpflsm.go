@@ -78,9 +78,10 @@ type Enforcer struct {
 	links   map[string]link.Link
 	home    [2]uint64 // device and inode of Home, as the kernel has them
 	self    cordon.Digest
-	base    enforce.Stats // what the canaries of Prove counted
-	proven  atomic.Int64  // when Prove ended (CLOCK_MONOTONIC, in ns); while it runs, the end of time
-	pinned  string        // directory of our own pins, if any
+	base    enforce.Stats         // what the canaries of Prove counted
+	proven  atomic.Int64          // when Prove ended (CLOCK_MONOTONIC, in ns); while it runs, the end of time
+	pinned  string                // directory of our own pins, if any
+	loose   atomic.Pointer[error] // why the restriction may end with this process; see hold
 
 	asking  sync.Mutex // one question at a time
 	apply   sync.Mutex // one Apply at a time
@@ -118,6 +119,9 @@ func (e *Enforcer) open() error {
 	e.progs, e.maps = c.Programs, c.Maps
 	e.links = make(map[string]link.Link)
 	for name, p := range e.progs {
+		if p.Type() != ebpf.LSM {
+			continue
+		}
 		if e.links[name], err = link.AttachLSM(link.LSMOptions{Program: p}); err != nil {
 			delete(e.links, name)
 			return fmt.Errorf("attach %s: %w", name, err)
@@ -143,14 +147,21 @@ func (e *Enforcer) stay() (err error) {
 	if e.self, err = ownDigest(); err != nil {
 		return err
 	}
-	if e.home[0], e.home[1], err = e.ask(e.cfg.Home); err != nil {
-		return fmt.Errorf("ask what the data directory is: %w", err)
+	if err := e.guardPlaces(); err != nil {
+		return err
 	}
 	if err := e.findElders(); err != nil {
 		return err
 	}
 	if err := e.pin(); err != nil {
 		return err
+	}
+	if p := e.progs[sysctls]; p != nil {
+		if err := e.guardSysctls(); err != nil { // whoever opens the one that matters from now on is refused by another program
+			e.cfg.Log.Warn("writes to sysctls are not judged", "err", errors.Join(err, p.Unpin(), p.Close()))
+			e.without = append(e.without, sysctls)
+			delete(e.progs, sysctls)
+		}
 	}
 	return e.guard()
 }
@@ -236,8 +247,19 @@ func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 			return &cordon.Error{Kind: cordon.Unavailable, Message: "the disks beneath programs could not be closed to writers", Err: err}
 		}
 	}
-	if err := e.put(mode, set); err != nil {
+	before, err := e.word()
+	if err == nil {
+		err = e.put(mode, set)
+	}
+	if err != nil {
 		return err
+	}
+	if mode == cordon.ModeEnforce && before.mode() != cordon.ModeEnforce && e.pinned != "" {
+		loose := e.hold()
+		if loose != nil { // better than no restriction
+			e.cfg.Log.Error("what keeps a restriction could not be made anew", "err", loose)
+		}
+		e.loose.Store(&loose)
 	}
 	// What an earlier process left was in force until now, and is not needed any more.
 	if err := e.dismiss(); err != nil {
@@ -439,7 +461,7 @@ func (e *Enforcer) Close() error {
 	errs := []error{e.forget()}
 	if e.pinned != "" {
 		if w, err := e.word(); err != nil || w.mode() != cordon.ModeEnforce {
-			errs = append(errs, err, os.RemoveAll(e.pinned))
+			errs = append(errs, err, e.unpin())
 		}
 	}
 	if e.reader != nil {

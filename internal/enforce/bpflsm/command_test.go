@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"unsafe"
@@ -226,13 +227,19 @@ func tableOver(t *testing.T, path string) error {
 // ringCommand gives a command to /dev/null by io_uring(7), which takes any.
 func ringCommand(t *testing.T, op uint32) error {
 	t.Helper()
+	return ring(t, 46 /* IORING_OP_URING_CMD */, open(t, "/dev/null", os.O_RDWR), op, nil)
+}
+
+// ring has the kernel do something with f by io_uring(7).
+func ring(t *testing.T, what byte, f *os.File, at uint32, data []byte) error {
+	t.Helper()
 	var params [30]uint32 // struct io_uring_params
 	fd, _, errno := unix.Syscall(425 /* io_uring_setup */, 1, uintptr(unsafe.Pointer(&params)), 0)
 	if errno != 0 {
 		t.Fatal(errno)
 	}
 	defer func() { _ = unix.Close(int(fd)) }() // the test's own
-	ring := func(offset int64) []byte {
+	shared := func(offset int64) []byte {
 		m, err := unix.Mmap(int(fd), offset, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {
 			t.Fatal(err)
@@ -240,17 +247,20 @@ func ringCommand(t *testing.T, op uint32) error {
 		t.Cleanup(func() { _ = unix.Munmap(m) })
 		return m
 	}
-	submissions, entries := ring(0), ring(0x10000000)
+	submissions, entries := shared(0), shared(0x10000000)
 	number := binary.LittleEndian
-	entries[0] = 46 // IORING_OP_URING_CMD
-	number.PutUint32(entries[4:], uint32(open(t, "/dev/null", os.O_RDWR).Fd()))
-	number.PutUint32(entries[8:], op)
+	entries[0] = what
+	number.PutUint32(entries[4:], uint32(f.Fd()))
+	number.PutUint32(entries[8:], at)
+	number.PutUint64(entries[16:], uint64(uintptr(unsafe.Pointer(unsafe.SliceData(data)))))
+	number.PutUint32(entries[24:], uint32(len(data)))
 	sq, cq := params[10:20], params[20:30] // offsets: head, tail, …, the sixth that of the array
 	number.PutUint32(submissions[sq[6]:], 0)
 	number.PutUint32(submissions[sq[1]:], 1)
 	if _, _, errno := unix.Syscall6(426 /* io_uring_enter */, fd, 1, 1, 1 /* GETEVENTS */, 0, 0); errno != 0 {
 		t.Fatal(errno)
 	}
+	runtime.KeepAlive(data)
 	// The completions are in the same mapping; cq[5] is where they begin.
 	if result := int32(number.Uint32(submissions[cq[5]+8:])); result < 0 {
 		return unix.Errno(-result)

@@ -65,6 +65,9 @@ func (e *Enforcer) coverage() []cordon.Coverage {
 	if e.pinned == "" {
 		after.Answer, after.Reason = cordon.No, "nothing is pinned with the scope "+e.cfg.Scope.String()
 	}
+	if why := e.loose.Load(); why != nil && *why != nil {
+		after.Answer, after.Reason = cordon.Unknown, "what keeps a restriction could not be made anew: "+(*why).Error()
+	}
 	all = append(all, anonymous, text, after)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

@@ -29,6 +29,7 @@ var optional = map[string]string{
 	"check":       "Interpreters cannot ask whether a script is trusted (AT_EXECVE_CHECK, Linux 6.14).",
 	"passed32":    "", // before it was, file_ioctl was called for both
 	"passed_ring": "", // before it was, io_uring had no such commands
+	sysctls:       "Who had opened the switch of function tracing (kernel.ftrace_enabled) before the agent was started could end a restriction by it; what it did is found within a minute.",
 	"backing":     "A program below an overlay that runs through it is kept from being changed by a list of limited length (the hook mmap_backing_file is missing).",
 }
 
@@ -45,7 +46,11 @@ func spec() (*ebpf.CollectionSpec, []string, error) {
 	var without []string
 	for name, p := range s.Programs {
 		var hook *btf.Func
-		err := kernel.TypeByName("bpf_lsm_"+p.AttachTo, &hook)
+		called := "bpf_lsm_" + p.AttachTo
+		if name == sysctls {
+			called = "__cgroup_bpf_run_filter_sysctl" // CONFIG_CGROUP_BPF
+		}
+		err := kernel.TypeByName(called, &hook)
 		if err == nil && name == "check" {
 			err = asks(kernel)
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -132,7 +133,7 @@ func (e *Enforcer) keepLoaded(dir string) {
 	names, err := os.ReadDir(dir)
 	var programs []*ebpf.Program
 	for _, n := range names {
-		if n.Name() == pinnedSettings || n.Name() == pinnedRuns {
+		if slices.Contains([]string{pinnedSettings, pinnedRuns, sysctls}, n.Name()) { // no links
 			continue
 		}
 		p, unread := pinnedProgram(filepath.Join(dir, n.Name()))
@@ -175,7 +176,7 @@ func (e *Enforcer) dismiss() error {
 			errs = append(errs, old.settings.Put(settingWord, uint64(0)))
 		}
 		e.keepLoaded(old.dir)
-		errs = append(errs, os.RemoveAll(old.dir))
+		errs = append(errs, freeElderSysctls(old.dir), os.RemoveAll(old.dir))
 	}
 	errs = append(errs, e.forget())
 	return errors.Join(errs...)
@@ -191,38 +192,90 @@ func (e *Enforcer) forget() error {
 	return errors.Join(errs...)
 }
 
+// pinnable is what can be kept beyond the process.
+type pinnable interface {
+	Pin(path string) error
+	Unpin() error
+}
+
+// pins returns what this enforcer keeps, by the names of the pins.
+func (e *Enforcer) pins() map[string]pinnable {
+	all := map[string]pinnable{pinnedSettings: e.maps["settings"], pinnedRuns: e.maps["runs"]}
+	for name, l := range e.links {
+		all[name] = l
+	}
+	if p := e.progs[sysctls]; p != nil {
+		all[sysctls] = p
+	}
+	return all
+}
+
 // pin keeps this enforcer's programs beyond the process.
 func (e *Enforcer) pin() error {
-	if err := os.MkdirAll(e.cfg.Pins, 0o700); err != nil {
-		return fmt.Errorf("make a directory for pins (is bpf mounted at /sys/fs/bpf?): %w", err)
-	}
 	dir, err := os.MkdirTemp(e.cfg.Pins, "")
 	if err != nil {
 		return fmt.Errorf("make a directory for pins: %w", err)
 	}
 	e.pinned = dir
-	for name, l := range e.links {
-		if err := l.Pin(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("pin %s: %w", name, err)
-		}
-	}
-	for name, pin := range map[string]string{"settings": pinnedSettings, "runs": pinnedRuns} {
-		if err := e.maps[name].Pin(filepath.Join(dir, pin)); err != nil {
+	for name, p := range e.pins() {
+		if err := p.Pin(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("pin %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// guard tells the programs what to keep others from: see bpf/guard.h.
-func (e *Enforcer) guard() error {
+// unpin takes back what keeps this enforcer's programs beyond the process.
+func (e *Enforcer) unpin() error {
+	err := os.RemoveAll(e.pinned)
+	if p := e.progs[sysctls]; p != nil {
+		err = errors.Join(err, freeSysctls(p))
+	}
+	return err
+}
+
+// hold makes anew what keeps a restriction: root may have removed or replaced it
+// while the machine was not restricted. It is called when that is refused.
+func (e *Enforcer) hold() error {
+	if e.progs[sysctls] != nil {
+		if err := e.guardSysctls(); err != nil {
+			return err
+		}
+	}
+	if err := e.guardPlaces(); err != nil {
+		return err
+	}
+	for name, p := range e.pins() { // whatever lies there by that name
+		if err := p.Unpin(); err != nil {
+			return fmt.Errorf("unpin %s: %w", name, err)
+		}
+	}
+	if err := os.RemoveAll(e.pinned); err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	return e.pin()
+}
+
+// guardPlaces tells the programs where the pins are, and the agent's data.
+func (e *Enforcer) guardPlaces() error {
+	if err := os.MkdirAll(e.cfg.Pins, 0o700); err != nil {
+		return fmt.Errorf("make a directory for pins (is bpf mounted at /sys/fs/bpf?): %w", err)
+	}
 	dev, file, err := e.ask(e.cfg.Pins)
 	if err != nil {
 		return fmt.Errorf("ask what the pins are: %w", err)
 	}
+	if e.home[0], e.home[1], err = e.ask(e.cfg.Home); err != nil {
+		return fmt.Errorf("ask what the data directory is: %w", err)
+	}
 	settings := e.maps["settings"]
-	err = errors.Join(settings.Put(settingPins, dev), settings.Put(settingPinsFile, file),
+	return errors.Join(settings.Put(settingPins, dev), settings.Put(settingPinsFile, file),
 		settings.Put(settingHome, e.home[0]), settings.Put(settingHomeFile, e.home[1]))
+}
+
+// guard tells the programs what to keep others from: see bpf/guard.h.
+func (e *Enforcer) guard() error {
+	var err error
 	for name, m := range e.maps {
 		err = errors.Join(err, e.owns(name, m))
 	}

@@ -101,7 +101,8 @@ func agentMain(home string) error {
 		return err
 	}
 	fmt.Println("found", e.Mode())
-	if err := e.Apply(cordon.ModeEnforce, cordon.NewTrustSet(entries, nil)); err != nil {
+	set := cordon.NewTrustSet(entries, nil)
+	if err := e.Apply(cordon.ModeEnforce, set); err != nil {
 		return err
 	}
 	for _, m := range e.maps {
@@ -120,8 +121,12 @@ func agentMain(home string) error {
 			return unix.Kill(os.Getpid(), unix.SIGKILL)
 		case "end":
 			return e.Close()
-		case "off":
-			if err := e.Apply(cordon.ModeOff, nil); err != nil {
+		case "off", "on":
+			mode := cordon.ModeOff
+			if in.Text() == "on" {
+				mode = cordon.ModeEnforce
+			}
+			if err := e.Apply(mode, set); err != nil {
 				return err
 			}
 			fmt.Println("ready")
@@ -191,29 +196,36 @@ func (a *testAgent) tell(t *testing.T, what string) {
 	}
 }
 
+func put(t *testing.T, path string, b []byte) string {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// furnishAgents makes what agents of tests need, and returns a script that they do not trust.
+func furnishAgents(t *testing.T, dir string) string {
+	t.Helper()
+	for _, d := range []string{homeDir, trustDir, "/run/other", cgroupDir} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, trustDir+"/busybox", read(t, "/bin/busybox"))
+	put(t, trustDir+"/agent1", read(t, "/proc/self/exe"))
+	put(t, homeDir+"/state", []byte("restricted"))
+	return put(t, filepath.Join(dir, "evil.sh"), []byte("#!/bin/sh\nexit 0\n"))
+}
+
 // TestStaysInForce has root try to get rid of a restriction while agents come
 // and go.
 func TestStaysInForce(t *testing.T) {
 	eachKernel(t, nil, func(t *testing.T) {
 		dir := t.TempDir()
-		for _, d := range []string{homeDir, trustDir, "/run/other", cgroupDir} {
-			if err := os.MkdirAll(d, 0o700); err != nil {
-				t.Fatal(err)
-			}
-		}
-		put := func(path string, b []byte) string {
-			if err := os.WriteFile(path, b, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			return path
-		}
-		self := read(t, "/proc/self/exe")
-		put(trustDir+"/busybox", read(t, "/bin/busybox"))
-		put(trustDir+"/agent1", self)
-		agent2 := put(trustDir+"/agent2", append(append([]byte{}, self...), "an upgrade"...))
-		put(homeDir+"/state", []byte("restricted"))
-		evil := put(filepath.Join(dir, "evil"), append(read(t, "/bin/busybox"), "evil"...))
-		script := put(filepath.Join(dir, "evil.sh"), []byte("#!/bin/sh\nexit 0\n"))
+		script := furnishAgents(t, dir)
+		agent2 := put(t, trustDir+"/agent2", append(read(t, "/proc/self/exe"), "an upgrade"...))
+		evil := put(t, filepath.Join(dir, "evil"), append(read(t, "/bin/busybox"), "evil"...))
 		a, err := startAgent(t, "/proc/self/exe", homeDir)
 		if err != nil {
 			t.Fatal(err)

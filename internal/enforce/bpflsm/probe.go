@@ -33,9 +33,9 @@ func (e *Enforcer) prove(g *enforce.Guardian) enforce.Finding {
 	} else if why == measured {
 		return enforce.Finding{Answer: cordon.No, Reason: "BPF LSM cannot be used: the kernel's integrity measurement (IMA) measures programs here, and tells of what it has measured what it was"}
 	}
-	dir, err := privateDir()
+	dir, err := detached("tmpfs")
 	if err != nil {
-		return unknown(err)
+		return unknown(fmt.Errorf("make a file system for a canary: %w", err))
 	}
 	defer func() { _ = unix.Close(dir) }() // the file system goes with it
 	canary, err := enforce.NewCanary()
@@ -71,24 +71,6 @@ func (e *Enforcer) proveIn(at string, canary *enforce.Canary, g *enforce.Guardia
 		return err
 	}
 	return (&enforce.Tester{Guardian: g, Dir: at, Trusted: canary}).Test(cordon.ModeEnforce)
-}
-
-// privateDir returns the root of a file system in memory that is mounted
-// nowhere (fsmount(2)).
-func privateDir() (int, error) {
-	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, fmt.Errorf("make a file system for a canary: %w", err)
-	}
-	defer func() { _ = unix.Close(fs) }() // only configures
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, fmt.Errorf("make a file system for a canary: %w", err)
-	}
-	dir, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV)
-	if err != nil {
-		return -1, fmt.Errorf("make a file system for a canary: %w", err)
-	}
-	return dir, nil
 }
 
 func unknown(err error) enforce.Finding {

@@ -21,7 +21,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
+	__uint(max_entries, 256);
 	__type(key, u32);
 	__type(value, u32);
 } own SEC(".maps"); /* ids of our maps */
@@ -144,24 +144,47 @@ int limited(u64 *ctx)
 	return is_kin((void *)ctx[0]) && keep_out() ? -EPERM : 0;
 }
 
-/* Every way to a map leads through here: by id and by pin; a program could write through a map that was opened for reading. */
+/*
+ * Every way to a map leads through here: by id and by pin; a program could write
+ * through a map that was opened for reading. Who makes one comes by first, so
+ * that those of an agent that is starting are guarded by the one before.
+ */
 SEC("lsm/bpf_map")
 int mapped(u64 *ctx)
 {
 	struct bpf_map *m = (void *)ctx[0];
-	u32 id = m->id;
-	return bpf_map_lookup_elem(&own, &id) && keep_out() ? -EPERM : 0;
+	u32 id = m->id, one = 1;
+	bool ours = bpf_map_lookup_elem(&own, &id);
+	if (ours || !is_kin(bpf_get_current_task_btf()))
+		return ours && keep_out() ? -EPERM : 0;
+	if (MODE(setting(WORD)) == ENFORCE && m->refcnt.counter > 1) /* somebody was faster */
+		return -EPERM;
+	bpf_map_update_elem(&own, &id, &one, 0);
+	return 0;
 }
 
-/* A program of type EXT replaces another one's code. */
+/*
+ * What must not be loaded: a program that replaces another one's code (EXT), or
+ * that answers before these are asked, with what is taken for a yes (LSM,
+ * MODIFY_RETURN); the service manager has one of its own. And one that is attached
+ * to sysctls after switched may overrule it, or take its place: all commands for
+ * that have the type of the attachment at the same place.
+ */
 SEC("lsm/bpf")
 int command(u64 *ctx)
 {
-	if ((u32)ctx[0] != 5 /* BPF_PROG_LOAD */)
+	u32 cmd = ctx[0], attr[18] = {}; /* the last: expected_attach_type */
+	bool bad = 0;
+	if (cmd != BPF_PROG_LOAD && cmd != BPF_PROG_ATTACH && cmd != BPF_PROG_DETACH && cmd != BPF_LINK_CREATE)
 		return 0;
-	u32 type = 0;
-	bpf_probe_read_kernel(&type, sizeof(type), (void *)ctx[1]);
-	return type == 28 /* BPF_PROG_TYPE_EXT */ && keep_out() ? -EPERM : 0;
+	bpf_probe_read_kernel(attr, sizeof(attr), (void *)ctx[1]);
+	if (cmd != BPF_PROG_LOAD)
+		bad = attr[2] == BPF_CGROUP_SYSCTL;
+	else if (attr[0] == BPF_PROG_TYPE_LSM)
+		bad = (u32)(bpf_get_current_pid_tgid() >> 32) != 1;
+	else
+		bad = attr[0] == BPF_PROG_TYPE_EXT || (attr[0] == BPF_PROG_TYPE_TRACING && attr[17] == BPF_MODIFY_RETURN);
+	return bad && keep_out() ? -EPERM : 0;
 }
 
 SEC("lsm/sb_umount")

@@ -30,6 +30,7 @@ static u64 (*bpf_get_current_pid_tgid)(void) = HELPER(14);
 static u64 (*bpf_get_current_uid_gid)(void) = HELPER(15);
 static long (*bpf_get_current_comm)(void *, u32) = HELPER(16);
 static long (*bpf_map_delete_elem)(void *, const void *) = HELPER(3);
+static long (*bpf_sysctl_get_name)(void *, char *, unsigned long, u64) = HELPER(101);
 static long (*bpf_send_signal)(u32) = HELPER(109);
 static long (*bpf_probe_read_user)(void *, u32, const void *) = HELPER(112);
 static long (*bpf_probe_read_user_str)(void *, u32, const void *) = HELPER(114);
@@ -43,8 +44,18 @@ static void *(*bpf_task_storage_get)(void *, void *, void *, u64) = HELPER(156);
 static void *(*bpf_get_current_task_btf)(void) = HELPER(158);
 static void *(*bpf_task_pt_regs)(void *) = HELPER(175);
 static long (*bpf_loop)(u32, void *, void *, u64) = HELPER(181);
+static int (*bpf_set_retval)(int) = HELPER(187);
 static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 
+#define BPF_PROG_LOAD 5
+#define BPF_PROG_ATTACH 8
+#define BPF_PROG_DETACH 9
+#define BPF_LINK_CREATE 28
+#define BPF_PROG_TYPE_TRACING 26
+#define BPF_PROG_TYPE_EXT 28
+#define BPF_PROG_TYPE_LSM 29
+#define BPF_MODIFY_RETURN 26
+#define BPF_CGROUP_SYSCTL 18
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
@@ -83,6 +94,8 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define SB_KERNMOUNT (1 << 22)
 #define F_SEAL_WRITE 8
 #define HASH_ALGO_SHA256 4
+
+struct bpf_sysctl { u32 write, file_pos; };
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -131,7 +144,8 @@ struct block_device { u32 bd_dev; atomic_counter bd_openers; struct gendisk *bd_
 struct block_device___int { int bd_openers; }; /* until 5.19 */
 struct bdev_inode { struct block_device bdev; struct inode vfs_inode; };
 
-struct bpf_map { u32 id; };
+typedef struct { s64 counter; } atomic64_counter;
+struct bpf_map { u32 id; atomic64_counter refcnt; };
 
 struct shmem_inode_info { u32 seals; struct inode vfs_inode; };
 

@@ -47,10 +47,8 @@ int traceme(u64 *ctx) { return meddles(bpf_get_current_task_btf()); }
  * /proc/PID/mem: the kernel asks nobody about a process's own, and writes there
  * through any protection: a shell could have it filled by others.
  *
- * kernel.ftrace_enabled: 0 would have the kernel call none of these programs any
- * more, without a word. Nobody opens it for writing as long as they are loaded:
- * who has it open before a restriction could write later. (The kernel itself
- * answers EBUSY while something is patched by the same means.)
+ * kernel.ftrace_enabled: see switched. Who has it open could write later, be it
+ * before there is anybody else to refuse that.
  */
 INLINE int in_proc(struct dentry *d)
 {
@@ -63,6 +61,30 @@ INLINE int in_proc(struct dentry *d)
 		return 0;
 	count(GUARDED);
 	return -EBUSY;
+}
+
+/*
+ * switched decides about each write to a sysctl, by whatever call, and whenever
+ * it was opened. It is attached to the root of all cgroups, and tracing is not
+ * what calls it.
+ *
+ * kernel.ftrace_enabled: 0 would have the kernel call none of the other programs
+ * any more, without a word, so nobody writes it as long as they are loaded. (The
+ * kernel itself answers EBUSY while something is patched by the same means.)
+ */
+SEC("cgroup/sysctl")
+int switched(struct bpf_sysctl *ctx)
+{
+	char name[32] = {};
+	u64 *n = (u64 *)name;
+	if (!ctx->write || bpf_sysctl_get_name(ctx, name, sizeof(name), 0) < 0)
+		return 1;
+	if (n[0] != CHARS8('k', 'e', 'r', 'n', 'e', 'l', '/', 'f') || n[1] != CHARS8('t', 'r', 'a', 'c', 'e', '_', 'e', 'n') ||
+	    n[2] != CHARS8('a', 'b', 'l', 'e', 'd', 0, 0, 0))
+		return 1;
+	count(GUARDED);
+	bpf_set_retval(-EBUSY);
+	return 0;
 }
 
 /* What root may do to the kernel's memory, also by way of devices, or have a BPF program do to that of others. */
