@@ -118,11 +118,8 @@ func (e *Enforcer) open() error {
 	e.kernel = kernel
 	e.progs, e.maps = c.Programs, c.Maps
 	e.links = make(map[string]link.Link)
-	for name, p := range e.progs {
-		if p.Type() != ebpf.LSM {
-			continue
-		}
-		if e.links[name], err = link.AttachLSM(link.LSMOptions{Program: p}); err != nil {
+	for _, name := range attached(s) {
+		if e.links[name], err = link.AttachLSM(link.LSMOptions{Program: e.progs[name]}); err != nil {
 			delete(e.links, name)
 			return fmt.Errorf("attach %s: %w", name, err)
 		}

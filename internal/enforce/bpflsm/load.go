@@ -2,6 +2,7 @@ package bpflsm
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -65,6 +66,25 @@ func spec() (*ebpf.CollectionSpec, []string, error) {
 		}
 	}
 	return s, without, nil
+}
+
+// attached returns the names of the programs for hooks in the order in which they
+// are to be attached: those that may sleep first. Of the programs of a hook the
+// kernel calls the one first that was attached last, and calls
+// the next of them also where that was detached, and freed, while one before it
+// slept: it jumped into freed memory (seen on 6.12). Of ours, the one that may sleep is the last.
+func attached(s *ebpf.CollectionSpec) []string {
+	var names []string
+	for name, p := range s.Programs {
+		if p.Type == ebpf.LSM {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		sleeps := func(name string) uint32 { return s.Programs[name].Flags & unix.BPF_F_SLEEPABLE }
+		return cmp.Or(cmp.Compare(sleeps(b), sleeps(a)), cmp.Compare(a, b))
+	})
+	return names
 }
 
 // asks says whether the kernel's executions may be mere questions.

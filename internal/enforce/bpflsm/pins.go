@@ -120,11 +120,10 @@ func (e *Enforcer) examine(settings *ebpf.Map) (enforcing bool, err error) {
 }
 
 // lingering is how long the programs of an elder stay loaded after they were
-// detached. Who was in a hook meanwhile, and waits there for a file to be hashed,
-// calls the others that were attached then afterwards, whether or not they still
-// are. The kernel waits for such tasks with what calls the programs, but with
-// the programs themselves only until each processor has moved on: it jumped into
-// freed memory (seen on 6.12).
+// detached. Who was in a hook meanwhile, and waits there in one of ours for a file
+// to be hashed, calls those of the elder afterwards, whether or not they still are:
+// see attached. The kernel waits for such tasks with what calls the programs, but
+// with the programs themselves only until each processor has moved on.
 const lingering = 10 * time.Minute
 
 // keepLoaded has the programs that are pinned in dir stay loaded for a while. An

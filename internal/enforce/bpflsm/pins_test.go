@@ -50,6 +50,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if path := os.Getenv(mapVar); path != "" {
+		if err := mapMain(path); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if disk := os.Getenv(commandVar); disk != "" {
 		if err := block(disk, false, 0, make([]byte, 512)); err != nil {
 			fmt.Println(err)
