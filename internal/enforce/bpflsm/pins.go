@@ -24,6 +24,7 @@ const Pins = "/sys/fs/bpf/cordon"
 
 const (
 	pinnedSettings = "settings"
+	pinnedSets     = "sets"
 	pinnedRuns     = "runs1" // what processes interpret; another name whenever struct run is another
 )
 
@@ -35,6 +36,7 @@ type elder struct {
 	dir       string
 	settings  *ebpf.Map // nil if it never came so far
 	runs      *ebpf.Map // the same
+	sets      *ebpf.Map // the same
 	enforcing bool
 }
 
@@ -86,6 +88,9 @@ func (e *Enforcer) findElders() error {
 		if err == nil {
 			old.runs, err = pinnedMap(old.dir, pinnedRuns)
 		}
+		if err == nil {
+			old.sets, err = pinnedMap(old.dir, pinnedSets)
+		}
 		if err == nil && old.settings != nil {
 			old.enforcing, err = e.examine(old.settings)
 		}
@@ -132,7 +137,7 @@ func (e *Enforcer) keepLoaded(dir string) {
 	names, err := os.ReadDir(dir)
 	var programs []*ebpf.Program
 	for _, n := range names {
-		if slices.Contains([]string{pinnedSettings, pinnedRuns, sysctls}, n.Name()) { // no links
+		if slices.Contains([]string{pinnedSettings, pinnedRuns, pinnedSets, sysctls}, n.Name()) { // no links
 			continue
 		}
 		p, unread := pinnedProgram(filepath.Join(dir, n.Name()))
@@ -174,6 +179,9 @@ func (e *Enforcer) dismiss() error {
 		if old.settings != nil {
 			errs = append(errs, old.settings.Put(settingWord, uint64(0)))
 		}
+		if old.sets != nil {
+			errs = append(errs, empty(old.sets))
+		}
 		e.keepLoaded(old.dir)
 		errs = append(errs, freeElderSysctls(old.dir), os.RemoveAll(old.dir))
 	}
@@ -181,11 +189,23 @@ func (e *Enforcer) dismiss() error {
 	return errors.Join(errs...)
 }
 
+// empty takes the trust sets away from programs that are switched off, and need
+// none: they may stay loaded for a while.
+func empty(sets *ebpf.Map) error {
+	var errs []error
+	for slot := range sets.MaxEntries() {
+		if err := sets.Delete(slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, fmt.Errorf("empty the trust sets of an earlier agent: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // forget lets go of what was opened of the elders.
 func (e *Enforcer) forget() error {
 	var errs []error
 	for _, old := range e.elders {
-		errs = append(errs, old.settings.Close(), old.runs.Close())
+		errs = append(errs, old.settings.Close(), old.runs.Close(), old.sets.Close())
 	}
 	e.elders = nil
 	return errors.Join(errs...)
@@ -199,7 +219,7 @@ type pinnable interface {
 
 // pins returns what this enforcer keeps, by the names of the pins.
 func (e *Enforcer) pins() map[string]pinnable {
-	all := map[string]pinnable{pinnedSettings: e.maps["settings"], pinnedRuns: e.maps["runs"]}
+	all := map[string]pinnable{pinnedSettings: e.maps["settings"], pinnedRuns: e.maps["runs"], pinnedSets: e.maps["sets"]}
 	for name, l := range e.links {
 		all[name] = l
 	}
