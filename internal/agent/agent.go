@@ -397,7 +397,7 @@ func (a *Agent) apply(ctx context.Context, s cordon.Standing, progress func(stri
 }
 
 // switchTo has the enforcement put mode in force. What that writes to the disk may
-// use the room that is kept for orders (ADR 27).
+// use the room that is kept for orders (ADR 28).
 func (a *Agent) switchTo(ctx context.Context, mode cordon.Mode) error {
 	return a.dir.reserve.Spend(func() error { return a.enforcement.Switch(ctx, mode) })
 }
