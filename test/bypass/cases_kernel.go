@@ -287,15 +287,15 @@ var kernelCases = []Case{
 		p, err := w.evil("a\nb\x1b[2J\xff\xfe | x")
 		return errors.Join(err, w.run(p))
 	}},
-	{ID: "B22", Name: "64 at once", Refusals: 64, Attempt: func(w *World) error {
+	{ID: "B22", Name: "64 at once", Refusals: 64, Long: true, Attempt: func(w *World) error {
 		p, err := w.evil("evil")
 		if err != nil {
 			return err
 		}
 		return atOnce(w, p)
 	}},
-	{ID: "B22", Name: "64 at once, trusted", Allow: true, Attempt: func(w *World) error { return atOnce(w, good) }},
-	{ID: "B25", Name: "flood of 1000, counted", Refusals: 1000, Attempt: func(w *World) error {
+	{ID: "B22", Name: "64 at once, trusted", Allow: true, Long: true, Attempt: func(w *World) error { return atOnce(w, good) }},
+	{ID: "B25", Name: "flood of 1000, counted", Refusals: 1000, Long: true, Attempt: func(w *World) error {
 		p, err := w.evil("evil")
 		if err != nil {
 			return err

@@ -189,14 +189,22 @@ func (r *runner) phase(enforced bool, which func(Case) bool) error {
 	return nil
 }
 
-// attemptLimit is far above what any attempt takes in a slow emulator.
-const attemptLimit = 40 * time.Second
+// attemptLimit is far above what any attempt takes in a slow emulator that has a
+// processor for itself; those that take long have longLimit.
+const (
+	attemptLimit = 40 * time.Second
+	longLimit    = 6 * time.Minute
+)
 
 // try makes one attempt. An error is the suite's own.
 func (r *runner) try(c Case, enforced bool) (Result, error) {
 	r.n++
 	res := Result{Case: c.String(), Enforced: enforced}
-	ctx, cancel := context.WithTimeout(context.Background(), attemptLimit)
+	limit := attemptLimit
+	if c.Long {
+		limit = longLimit
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	w, err := newWorld(ctx, r.n, c.Allow, r.enforcer)
 	if err != nil {
