@@ -19,7 +19,7 @@ func TestWrongUse(t *testing.T) {
 		{nil, "say what to do"},
 		{[]string{"walk"}, `no verb "walk"`},
 		{[]string{"run"}, "no script"},
-		{[]string{"run", "--kernel", "2.4", "--", "true"}, `no kernel "2.4": take one of 6.1, 6.12, newest`},
+		{[]string{"run", "--kernel", "2.4", "--", "true"}, `no kernel "2.4": take one of 5.10, 6.1, 6.12, newest`},
 		{[]string{"run", "--fast", "--", "true"}, "not defined: -fast"},
 		{[]string{"run", "--memory", "16", "--", "true"}, "512 to 65536 MiB"},
 		{[]string{"run", "--memory", "much", "--", "true"}, `invalid value "much"`},

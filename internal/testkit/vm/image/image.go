@@ -24,15 +24,15 @@ import (
 )
 
 // suites are the kernels by name, and where Debian has them.
-var suites = map[string]string{"6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
+var suites = map[string]string{"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
 
 // systems are the Debians that run above the kernels: the kernel's own, if it is
 // released.
-var systems = map[string]string{"6.1": "bookworm", "6.12": "trixie", "newest": "trixie"}
+var systems = map[string]string{"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "trixie"}
 
-// Kernels are the names of the kernels: Debian's cloud kernels of bookworm,
-// trixie and sid.
-func Kernels() []string { return []string{"6.1", "6.12", "newest"} }
+// Kernels are the names of the kernels: Debian's cloud kernels of bullseye,
+// bookworm, trixie and sid. The first is too old for BPF LSM.
+func Kernels() []string { return []string{"5.10", "6.1", "6.12", "newest"} }
 
 func suiteOf(kernel string) (string, error) {
 	if s, ok := suites[kernel]; ok {
