@@ -208,6 +208,18 @@ var kernelCases = []Case{
 		}
 		return ""
 	}},
+	{ID: "B19", Name: "memory of the machine, written back from an image (hibernation)", Also: []syscall.Errno{unix.EPERM} /* no event: who only looks asks as well */, Attempt: func(w *World) error {
+		f, err := os.OpenFile(snapshot, os.O_WRONLY, 0)
+		if err == nil {
+			err = f.Close()
+		}
+		return w.mark(err)
+	}, Lacks: func(*World) string {
+		if _, err := os.Stat(snapshot); err != nil {
+			return "this kernel cannot hibernate: " + err.Error()
+		}
+		return ""
+	}},
 	{ID: "B19", Name: "ports of the machine's devices (iopl)", Refusals: anyNumber, Attempt: func(w *World) error {
 		runtime.LockOSThread() // which alone may use them then
 		defer runtime.UnlockOSThread()
@@ -218,6 +230,35 @@ var kernelCases = []Case{
 			return errno
 		}
 		return w.mark(nil)
+	}},
+	{ID: "B19", Name: "ports of the machine's devices (a serial line elsewhere)", Refusals: anyNumber, Attempt: func(w *World) error {
+		f, err := os.OpenFile(serialLine, os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		line := make([]uint32, 32) // struct serial_struct of linux/serial.h: the third is the port
+		set := func() error {
+			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0x541f /* TIOCSSERIAL */, uintptr(unsafe.Pointer(&line[0]))); errno != 0 {
+				return errno
+			}
+			return nil
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0x541e /* TIOCGSERIAL */, uintptr(unsafe.Pointer(&line[0]))); errno != 0 {
+			return errno
+		}
+		line[2] ^= 0x100
+		err = set()
+		if err == nil {
+			line[2] ^= 0x100
+			err = set()
+		}
+		return w.mark(err)
+	}, Lacks: func(*World) string {
+		if _, err := os.Stat(serialLine); err != nil {
+			return "this machine has no second serial line: " + err.Error()
+		}
+		return ""
 	}},
 	{ID: "B19", Name: "configuration of a device (PCI)", Refusals: anyNumber, Attempt: func(w *World) error {
 		devices, err := filepath.Glob("/sys/bus/pci/devices/*/config")
@@ -308,6 +349,12 @@ var kernelCases = []Case{
 		return err
 	}},
 }
+
+// serialLine is one that is not the console.
+const serialLine = "/dev/ttyS1"
+
+// snapshot takes an image of the whole memory, and puts it in the memory's place.
+const snapshot = "/dev/snapshot"
 
 const kernelImage = "/evil/vmlinuz"
 

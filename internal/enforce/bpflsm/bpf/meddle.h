@@ -95,9 +95,12 @@ int locked(u64 *ctx)
 	u64 w = setting(WORD);
 	if (MODE(w) == OFF || setting(SCOPE))
 		return 0;
+	/* An image of the whole memory could be another's. Who only looks at /sys/power asks as well, so that it is no event. */
+	if (what == ENUM(enum lockdown_reason, LOCKDOWN_HIBERNATION))
+		return keep_out() ? -EPERM : 0;
 	if (what != ENUM(enum lockdown_reason, LOCKDOWN_DEV_MEM) && what != ENUM(enum lockdown_reason, LOCKDOWN_BPF_WRITE_USER) &&
 	    what != ENUM(enum lockdown_reason, LOCKDOWN_ACPI_TABLES) && what != ENUM(enum lockdown_reason, LOCKDOWN_MSR) &&
-	    what != ENUM(enum lockdown_reason, LOCKDOWN_IOPORT) && what != ENUM(enum lockdown_reason, LOCKDOWN_PCI_ACCESS))
+	    what != ENUM(enum lockdown_reason, LOCKDOWN_IOPORT) && what != ENUM(enum lockdown_reason, LOCKDOWN_TIOCSSERIAL) && what != ENUM(enum lockdown_reason, LOCKDOWN_PCI_ACCESS))
 		return 0;
 	count(JUDGED);
 	return nameless(w, MEMORY, MEDDLES, NULL);
