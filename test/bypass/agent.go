@@ -139,6 +139,7 @@ type enforcer struct {
 	cmd       *exec.Cmd
 	in        io.WriteCloser
 	out       *bufio.Scanner
+	enforcing bool
 }
 
 func startEnforcer(mechanism string) (*enforcer, error) {
@@ -202,7 +203,24 @@ func (e *enforcer) tell(what string) (int, error) {
 	if _, err := io.WriteString(e.in, what+"\n"); err != nil {
 		return 0, err
 	}
+	e.enforcing = e.enforcing || what == "enforce"
 	return e.answer()
+}
+
+// renew has another agent take over, as after an upgrade.
+func (e *enforcer) renew() error {
+	next, err := startEnforcer(e.mechanism)
+	if err != nil {
+		return err
+	}
+	if e.enforcing {
+		if _, err := next.tell("enforce"); err != nil {
+			return err
+		}
+	}
+	err = errors.Join(e.in.Close(), e.cmd.Wait())
+	*e = *next
+	return err
 }
 
 // refusals returns the count, and anyNumber if it is not known.

@@ -67,10 +67,10 @@ func sharedMapping(w *World, path string, evil []byte) error {
 
 // disk is a file system and a way to write to what it is on.
 type disk struct {
-	dev   string // to be mounted
-	write string // a device or a file
-	start int64  // of the file system in write
-	open  bool   // from before it is mounted
+	dev   string   // to be mounted
+	write string   // a device or a file
+	start int64    // of the file system in write
+	open  *os.File // write, from before it is mounted; nil: it is opened afterwards
 }
 
 // beneath runs a trusted program on ext4, changes its blocks where the file system
@@ -81,13 +81,6 @@ func beneath(what string, on func(w *World) (disk, error)) func(*World) error {
 		where, err := on(w)
 		if err != nil {
 			return err
-		}
-		var d *os.File
-		if where.open {
-			if d, err = os.OpenFile(where.write, os.O_RDWR|os.O_SYNC, 0); err != nil {
-				return err
-			}
-			w.later(func() { _ = d.Close() })
 		}
 		at, err := w.ext4(where.dev)
 		if err != nil {
@@ -101,6 +94,7 @@ func beneath(what string, on func(w *World) (disk, error)) func(*World) error {
 		if err := w.run(path); err != nil {
 			return fmt.Errorf("before the change: %w", err)
 		}
+		d := where.open
 		if d == nil {
 			if d, err = os.OpenFile(where.write, os.O_RDWR|os.O_SYNC, 0); err != nil {
 				return err
@@ -136,7 +130,19 @@ func onDevice(w *World) (disk, error) {
 
 func onOpenDevice(w *World) (disk, error) {
 	d, err := onDevice(w)
-	d.open = true
+	if err == nil {
+		d.open, err = os.OpenFile(d.write, os.O_RDWR|os.O_SYNC, 0)
+		w.later(func() { _ = d.open.Close() })
+	}
+	return d, err
+}
+
+// onForgottenDevice is one that was opened when another agent was there.
+func onForgottenDevice(w *World) (disk, error) {
+	d, err := onOpenDevice(w)
+	if err == nil {
+		err = w.victim.renew()
+	}
 	return d, err
 }
 
@@ -149,6 +155,14 @@ func onFile(w *World) (disk, error) {
 	file := w.path("image")
 	dev, err := w.loop(file)
 	return disk{dev: dev, write: file}, err
+}
+
+func onVolume(w *World) (disk, error) {
+	d, err := onFile(w)
+	if err == nil {
+		d.dev, err = w.volume(d.dev)
+	}
+	return d, err
 }
 
 // lib runs f with a copy of the untrusted library.
@@ -326,6 +340,7 @@ var fileCases = []Case{
 	{ID: "B04", Name: "blocks of the device changed by who had opened it before", Attempt: beneath("1", onOpenDevice)},
 	{ID: "B04", Name: "blocks of the disk changed that the device is a part of", Attempt: beneath("1", onPartition)},
 	{ID: "B04", Name: "blocks of the file changed that is the device (loop)", Attempt: beneath("1", onFile)},
+	{ID: "B04", Name: "blocks of the file changed that is beneath the device (loop, device mapper)", Attempt: beneath("1", onVolume)},
 
 	{ID: "B05", Name: "program given to its loader", Refusals: anyNumber, Silent: true, Attempt: func(w *World) error {
 		p, err := w.copy(evilProg, "dyn")

@@ -132,7 +132,7 @@ func try(ctx context.Context, col Column, names []string, progress func(Result))
 		return err
 	}
 	files[kernelImage] = kernel.Path()
-	m, err := vm.Boot(ctx, vm.Config{Kernel: col.Kernel, Files: files, Modules: []string{"ext4", "brd", "dummy", "binfmt_misc", "fuse"}})
+	m, err := vm.Boot(ctx, vm.Config{Kernel: col.Kernel, Files: files, Modules: []string{"ext4", "brd", "dummy", "binfmt_misc", "fuse", "dm_mod"}})
 	if err != nil {
 		return err
 	}

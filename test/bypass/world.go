@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -224,6 +225,46 @@ func (w *World) loop(file string) (string, error) {
 		_ = d.Close()
 	})
 	return dev, nil
+}
+
+// volume has the device mapper make a device of another one (linear), and returns it.
+func (w *World) volume(dev string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dev, &st); err != nil {
+		return "", err
+	}
+	ctl, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
+	if err != nil {
+		return "", err
+	}
+	w.later(func() { _ = ctl.Close() })
+	const head = 312 // struct dm_ioctl of linux/dm-ioctl.h
+	tell := func(nr uintptr, targets uint32, table []byte) (arg []byte, err error) {
+		arg = append(make([]byte, head), table...)
+		for i, v := range []uint32{4, 0, 0, uint32(len(arg)), head, targets} {
+			binary.LittleEndian.PutUint32(arg[4*i:], v)
+		}
+		copy(arg[48:], "bypass")
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, ctl.Fd(), 0xc138fd00|nr, uintptr(unsafe.Pointer(&arg[0]))); errno != 0 {
+			err = fmt.Errorf("device mapper: request %d: %w", nr, errno)
+		}
+		return arg, err
+	}
+	made, err := tell(3 /* DM_DEV_CREATE */, 0, nil)
+	if err != nil {
+		return "", err
+	}
+	w.later(func() { _, _ = tell(4 /* DM_DEV_REMOVE */, 0, nil) })
+	// struct dm_target_spec: where it begins and how long it is, in sectors, its type, and of what.
+	table := make([]byte, 40)
+	binary.LittleEndian.PutUint64(table[8:], 8<<20/512)
+	copy(table[24:], "linear")
+	table = append(fmt.Appendf(table, "%d:%d 0", unix.Major(st.Rdev), unix.Minor(st.Rdev)), make([]byte, 8)...)
+	if _, err := tell(9 /* DM_TABLE_LOAD */, 1, table); err != nil {
+		return "", err
+	}
+	_, err = tell(6 /* DM_DEV_SUSPEND: resumed */, 0, nil)
+	return fmt.Sprintf("/dev/dm-%d", unix.Minor(binary.LittleEndian.Uint64(made[40:]))), err
 }
 
 // disks counts the RAM disks that were used: a disk from which something ran is

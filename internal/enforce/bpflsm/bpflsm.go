@@ -237,11 +237,16 @@ func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 	e.apply.Lock()
 	defer e.apply.Unlock()
 	if mode == cordon.ModeEnforce && e.cfg.Scope.Mount == "" {
+		w, err := e.word()
+		known, bad := e.inheritDisks()
+		if err = errors.Join(err, bad); err == nil && !known && w.mode() != cordon.ModeEnforce {
+			err = e.closeDisks()
+		}
+		if err != nil {
+			return &cordon.Error{Kind: cordon.Unavailable, Message: "the disks beneath programs could not be closed to writers", Err: err}
+		}
 		if err := e.grounded(); err != nil {
 			return err
-		}
-		if err := e.closeDisks(); err != nil {
-			return &cordon.Error{Kind: cordon.Unavailable, Message: "the disks beneath programs could not be closed to writers", Err: err}
 		}
 	}
 	before, err := e.word()

@@ -3,7 +3,6 @@ package bpflsm
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -73,7 +72,7 @@ func (e *Enforcer) coverage() []cordon.Coverage {
 	if err != nil {
 		return append(all, cordon.Coverage{What: "files on mounted file systems", Answer: cordon.Unknown, Reason: err.Error()})
 	}
-	return append(all, mounted(string(mounts), diskName, e.kernel.overlay)...)
+	return append(all, mounted(string(mounts), e.diskOf, e.kernel.overlay)...)
 }
 
 // keeps are the file systems that holds of bpf/past.h has, as mountinfo calls them.
@@ -116,6 +115,9 @@ func mounted(mountinfo string, disk func(dev string) string, overlay bool) []cor
 		case served(device):
 			k.name += " on " + strings.TrimRight(device, "0123456789")
 			k.answer, k.reason = cordon.No, "always refused: the device is a file or a program"
+		case device == lateVolume:
+			k.name += " on " + device
+			k.answer, k.reason = cordon.No, "refused until the machine is restricted anew: what lies beneath could be written to"
 		default:
 			k.answer, k.reason = cordon.Yes, "judged by content, which is remembered until it can have changed"
 		}
@@ -142,14 +144,6 @@ func mounted(mountinfo string, disk func(dev string) string, overlay bool) []cor
 // served is what served of bpf/disk.h goes by.
 func served(device string) bool {
 	return strings.HasPrefix(device, "loop") || strings.HasPrefix(device, "nbd") || strings.HasPrefix(device, "ublk")
-}
-
-func diskName(dev string) string {
-	dir, err := filepath.EvalSymlinks(filepath.Join("/sys/dev/block", dev))
-	if err != nil {
-		return "" // it is none
-	}
-	return filepath.Base(dir)
 }
 
 // unescape undoes what mountinfo does to blanks and backslashes.

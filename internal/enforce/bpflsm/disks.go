@@ -8,14 +8,17 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/cordon-project/cordon"
 )
 
 // diskStacked is STACKED of bpf/disk.h.
 const diskStacked uint32 = 3
 
-// closeDisks has nobody write to what lies beneath the volumes that are mounted
-// now. What is mounted itself, and the disk that it is a part of, the programs
-// find by themselves when code comes from there.
+// closeDisks has the volumes that are mounted now relied on, and nobody write to
+// what lies beneath them. One that comes later could lie on anything, and somebody
+// could have that open for writing. What else is mounted, and the disk that it is a
+// part of, the programs find by themselves when code comes from there.
 func (e *Enforcer) closeDisks() error {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -33,50 +36,138 @@ func (e *Enforcer) closeDisks() error {
 	return nil
 }
 
-// beneath returns the devices, as the kernel numbers them, that mounted volumes
-// and arrays are made of (slaves, in sysfs), the disks that those are parts of,
-// and all devices of btrfs file systems, which mountinfo does not have.
-func beneath(sys, mountinfo string) ([]uint32, error) {
-	var found []uint32
-	var add func(dir string, self bool) error
-	add = func(dir string, self bool) error {
-		dir, err := filepath.EvalSymlinks(dir)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // no disk, or gone
+// inheritDisks takes over what an earlier agent's programs that are in force know
+// of disks, and says whether there was something: who has opened one for writing
+// may still have it open. It is called before ours are in force and again afterwards, as
+// each notes only what is opened while it is.
+func (e *Enforcer) inheritDisks() (known bool, err error) {
+	for _, old := range e.elders {
+		if !old.enforcing || old.maps["disks"] == nil || old.maps["written"] == nil {
+			continue
 		}
-		if err != nil {
-			return err
-		}
-		if self {
-			dev, err := deviceOf(dir)
-			if err != nil || slices.Contains(found, dev) {
-				return err
-			}
-			found = append(found, dev)
-			if _, err := os.Stat(filepath.Join(dir, "partition")); err == nil {
-				if err := add(filepath.Dir(dir), true); err != nil {
-					return err
+		known = true
+		for _, name := range []string{"disks", "written"} {
+			var dev, state, is uint32
+			all := old.maps[name].Iterate()
+			for all.Next(&dev, &state) {
+				if e.maps[name].Lookup(dev, &is) == nil && is >= state {
+					continue
+				}
+				if err := e.maps[name].Put(dev, state); err != nil {
+					return known, fmt.Errorf("take over what is known of a disk: %w", err)
 				}
 			}
+			if err := all.Err(); err != nil {
+				return known, fmt.Errorf("take over what is known of disks: %w", err)
+			}
 		}
-		slaves, err := filepath.Glob(filepath.Join(dir, "slaves", "*"))
-		for _, s := range slaves {
-			err = errors.Join(err, add(s, true))
+	}
+	return known, nil
+}
+
+// lateVolume is a name for volumes that were not there when the machine was restricted.
+const lateVolume = "a volume that came later"
+
+// diskOf names the device with a number as in mountinfo, "" if it is none.
+func (e *Enforcer) diskOf(number string) string {
+	dir, err := filepath.EvalSymlinks(filepath.Join("/sys/dev/block", number))
+	if err != nil {
+		return ""
+	}
+	name := filepath.Base(dir)
+	if !isVolume(dir) {
+		return name
+	}
+	if w, err := e.word(); err != nil || w.mode() != cordon.ModeEnforce {
+		return name
+	}
+	if isPart(dir) {
+		dir = filepath.Dir(dir)
+	}
+	var state uint32
+	if dev, err := deviceOf(dir); err != nil || e.maps["disks"].Lookup(dev, &state) != nil || state != diskStacked {
+		return lateVolume
+	}
+	return name
+}
+
+// beneath returns the mounted volumes and arrays and what they are made of
+// (slaves, in sysfs), as the kernel numbers devices, with the disks that those are
+// parts of; and the same of all devices of btrfs file systems, which mountinfo does not
+// have. Of what lies on a file or a program, there is nothing.
+func beneath(sys, mountinfo string) ([]uint32, error) {
+	var found []uint32
+	add := func(dir string) error {
+		devs, sound, err := madeOf(dir)
+		for _, dev := range devs {
+			if sound && !slices.Contains(found, dev) {
+				found = append(found, dev)
+			}
 		}
 		return err
 	}
 	for line := range strings.Lines(mountinfo) {
-		if f := strings.Fields(line); len(f) > 2 {
-			if err := add(filepath.Join(sys, "dev/block", f[2]), false); err != nil {
-				return nil, err
-			}
+		f := strings.Fields(line)
+		if len(f) < 3 {
+			continue
+		}
+		dir, err := filepath.EvalSymlinks(filepath.Join(sys, "dev/block", f[2]))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // no disk, or gone
+		}
+		if err == nil && isVolume(dir) {
+			err = add(dir)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
 	members, err := filepath.Glob(filepath.Join(sys, "fs/btrfs/*/devices/*"))
 	for _, m := range members {
-		err = errors.Join(err, add(m, true))
+		err = errors.Join(err, add(m))
 	}
 	return found, err
+}
+
+// madeOf returns the device at dir in sysfs and all that it is made of, or a part
+// of; sound says that there is no file or program among them.
+func madeOf(dir string) (devs []uint32, sound bool, err error) {
+	dir, err = filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil // gone
+	}
+	var dev uint32
+	if err == nil {
+		dev, err = deviceOf(dir)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	devs, sound = []uint32{dev}, !served(filepath.Base(dir))
+	under, err := filepath.Glob(filepath.Join(dir, "slaves", "*"))
+	if isPart(dir) {
+		under = append(under, filepath.Dir(dir))
+	}
+	for _, u := range under {
+		more, ok, bad := madeOf(u)
+		devs, sound, err = append(devs, more...), sound && ok, errors.Join(err, bad)
+	}
+	return devs, sound, err
+}
+
+// isVolume is what volume of bpf/disk.h goes by.
+func isVolume(dir string) bool {
+	if isPart(dir) {
+		dir = filepath.Dir(dir)
+	}
+	slaves, _ := filepath.Glob(filepath.Join(dir, "slaves", "*")) // the pattern is one
+	return len(slaves) > 0 || strings.HasPrefix(filepath.Base(dir), "dm-")
+}
+
+// isPart says whether the device at dir in sysfs is a part of the disk above it.
+func isPart(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "partition"))
+	return err == nil
 }
 
 // deviceOf reads the number of the device at dir in sysfs: 12 bits of major and

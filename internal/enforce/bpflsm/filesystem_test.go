@@ -312,8 +312,19 @@ func TestBeneath(t *testing.T) {
 	link("sda/sda2", "devices/md0/slaves/sda2")
 	link("sdb", "devices/md0/slaves/sdb")
 	link("sdc", "fs/btrfs/UUID/devices/sdc")
-	got, err := beneath(sys, "22 1 253:0 / / rw - ext4 /dev/x rw\n23 22 8:1 / /boot rw - ext4 /dev/sda1 rw\n24 22 0:35 / /data rw - btrfs /dev/sdc rw\n\nodd\n")
-	want := []uint32{9 << 20, 8<<20 | 2, 8 << 20, 8<<20 | 16, 8<<20 | 32}
+	device("dm-1", "253:1") // a volume on a volume on a file
+	device("dm-2", "253:2")
+	device("loop0", "7:0")
+	device("md1", "9:1") // an array with a part
+	device("md1/md1p1", "259:0", "partition")
+	device("sdd", "8:48")
+	link("dm-2", "devices/dm-1/slaves/dm-2")
+	link("loop0", "devices/dm-2/slaves/loop0")
+	link("sdd", "devices/md1/slaves/sdd")
+	const mounts = "22 1 253:0 / / rw - ext4 /dev/x rw\n23 22 8:1 / /boot rw - ext4 /dev/sda1 rw\n24 22 0:35 / /data rw - btrfs /dev/sdc rw\n\nodd\n" +
+		"25 22 253:1 / /a rw - ext4 /dev/y rw\n26 22 259:0 / /b rw - ext4 /dev/md1p1 rw\n27 22 253:0 /c /c rw - ext4 /dev/x rw\n"
+	got, err := beneath(sys, mounts)
+	want := []uint32{253 << 20, 9 << 20, 8<<20 | 2, 8 << 20, 8<<20 | 16, 259 << 20, 9<<20 | 1, 8<<20 | 48, 8<<20 | 32}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %#x, %v; want %#x", got, err, want)
 	}
@@ -336,11 +347,14 @@ func TestMounted(t *testing.T) {
 29 22 0:41 / /o rw - overlay overlay rw
 odd
 30 22 0:42 / /n rw - nfs4 x:/ rw
+31 22 253:7 / /v rw - ext4 /dev/dm-7 rw
 `
-	disk := func(dev string) string { return map[string]string{"8:1": "sda1", "7:3": "loop3"}[dev] }
+	disk := func(dev string) string {
+		return map[string]string{"8:1": "sda1", "7:3": "loop3", "253:7": lateVolume}[dev]
+	}
 	want := map[string]cordon.Answer{
 		"files on ext4 (/, /b c, /c and 1 more)": cordon.Yes, "files on squashfs on loop (/snap)": cordon.No, "files on fuse.sshfs (/mnt)": cordon.No,
-		"files on overlay (/o)": cordon.Yes, "files on nfs4 (/n)": cordon.No,
+		"files on overlay (/o)": cordon.Yes, "files on nfs4 (/n)": cordon.No, "files on ext4 on a volume that came later (/v)": cordon.No,
 	}
 	got := mounted(mountinfo, disk, true)
 	for _, c := range got {

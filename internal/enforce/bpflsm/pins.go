@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,9 +25,11 @@ const Pins = "/sys/fs/bpf/cordon"
 
 const (
 	pinnedSettings = "settings"
-	pinnedSets     = "sets"
 	pinnedRuns     = "runs1" // what processes interpret; another name whenever struct run is another
 )
+
+// pinnedMaps are the names of the pins of maps, by those of the maps.
+var pinnedMaps = map[string]string{"settings": pinnedSettings, "sets": "sets", "runs": pinnedRuns, "disks": "disks", "written": "written"}
 
 // elder is an enforcer of an earlier process that may still be in force. It is
 // never taken over, only replaced: its programs stay attached beside the new ones until
@@ -34,9 +37,7 @@ const (
 // put there can make the machine stricter for a while, and nothing else.
 type elder struct {
 	dir       string
-	settings  *ebpf.Map // nil if it never came so far
-	runs      *ebpf.Map // the same
-	sets      *ebpf.Map // the same
+	maps      map[string]*ebpf.Map // like pinnedMaps; nil if it never came so far, or is older than such a pin
 	enforcing bool
 }
 
@@ -83,16 +84,13 @@ func (e *Enforcer) findElders() error {
 		if !d.IsDir() {
 			continue
 		}
-		old := elder{dir: filepath.Join(e.cfg.Pins, d.Name())}
-		old.settings, err = pinnedMap(old.dir, pinnedSettings)
-		if err == nil {
-			old.runs, err = pinnedMap(old.dir, pinnedRuns)
+		old := elder{dir: filepath.Join(e.cfg.Pins, d.Name()), maps: make(map[string]*ebpf.Map)}
+		for name, pin := range pinnedMaps {
+			m, unread := pinnedMap(old.dir, pin)
+			old.maps[name], err = m, errors.Join(err, unread)
 		}
-		if err == nil {
-			old.sets, err = pinnedMap(old.dir, pinnedSets)
-		}
-		if err == nil && old.settings != nil {
-			old.enforcing, err = e.examine(old.settings)
+		if settings := old.maps["settings"]; err == nil && settings != nil {
+			old.enforcing, err = e.examine(settings)
 		}
 		e.elders = append(e.elders, old)
 		if err != nil {
@@ -137,7 +135,7 @@ func (e *Enforcer) keepLoaded(dir string) {
 	names, err := os.ReadDir(dir)
 	var programs []*ebpf.Program
 	for _, n := range names {
-		if slices.Contains([]string{pinnedSettings, pinnedRuns, pinnedSets, sysctls}, n.Name()) { // no links
+		if n.Name() == sysctls || slices.Contains(slices.Collect(maps.Values(pinnedMaps)), n.Name()) { // no links
 			continue
 		}
 		p, unread := pinnedProgram(filepath.Join(dir, n.Name()))
@@ -171,16 +169,17 @@ func pinnedProgram(path string) (*ebpf.Program, error) {
 // dismiss ends the elders. The kernel detaches programs some time after their
 // pins are gone (seen on 6.12), so they are switched off first.
 func (e *Enforcer) dismiss() error {
-	var errs []error
+	_, err := e.inheritDisks()
+	errs := []error{err}
 	for _, old := range e.elders {
-		if old.runs != nil {
-			errs = append(errs, e.inherit(old.runs))
+		if runs := old.maps["runs"]; runs != nil {
+			errs = append(errs, e.inherit(runs))
 		}
-		if old.settings != nil {
-			errs = append(errs, old.settings.Put(settingWord, uint64(0)))
+		if settings := old.maps["settings"]; settings != nil {
+			errs = append(errs, settings.Put(settingWord, uint64(0)))
 		}
-		if old.sets != nil {
-			errs = append(errs, empty(old.sets))
+		if sets := old.maps["sets"]; sets != nil {
+			errs = append(errs, empty(sets))
 		}
 		e.keepLoaded(old.dir)
 		errs = append(errs, freeElderSysctls(old.dir), os.RemoveAll(old.dir))
@@ -205,7 +204,9 @@ func empty(sets *ebpf.Map) error {
 func (e *Enforcer) forget() error {
 	var errs []error
 	for _, old := range e.elders {
-		errs = append(errs, old.settings.Close(), old.runs.Close(), old.sets.Close())
+		for _, m := range old.maps {
+			errs = append(errs, m.Close())
+		}
 	}
 	e.elders = nil
 	return errors.Join(errs...)
@@ -219,7 +220,10 @@ type pinnable interface {
 
 // pins returns what this enforcer keeps, by the names of the pins.
 func (e *Enforcer) pins() map[string]pinnable {
-	all := map[string]pinnable{pinnedSettings: e.maps["settings"], pinnedRuns: e.maps["runs"], pinnedSets: e.maps["sets"]}
+	all := make(map[string]pinnable)
+	for name, pin := range pinnedMaps {
+		all[pin] = e.maps[name]
+	}
 	for name, l := range e.links {
 		all[name] = l
 	}

@@ -5,11 +5,12 @@
  *
  * A verdict is remembered while a file is in memory, but its pages come and go.
  * So nobody may write to a device from which code came, or to the disk that it is
- * a part of. What lies beneath it (volumes, arrays) the agent adds.
+ * a part of. What lies beneath it (volumes, arrays) the agent adds when it
+ * restricts, and the volume with it: others than those are not relied on.
  */
 #pragma once
 
-/* Nobody may open it for writing; and nobody has; and it is beneath a volume, so said the agent. */
+/* Nobody may open it for writing; and nobody has; and it is a volume, or beneath one, so said the agent. */
 enum disk { ASKED_FOR = 1, CLOSED, STACKED };
 
 struct {
@@ -62,6 +63,17 @@ INLINE bool close_to_writers(struct block_device *b, s32 theirs)
 	return !bpf_map_update_elem(&disks, &dev, &state, 0);
 }
 
+/* volume says whether a device is made of others, which could be written to, or, of the device mapper, come to be. */
+INLINE bool volume(struct gendisk *disk, u32 name)
+{
+	if ((name & 0xffffff) == CHARS('d', 'm', '-', 0))
+		return 1;
+	if (!EXISTS(struct gendisk, slave_bdevs)) /* none of those that are told of */
+		return 0;
+	struct list_head *first = READ(disk, slave_bdevs.next);
+	return first != (void *)disk + OFFSET(struct gendisk, slave_bdevs);
+}
+
 /* served says why what a file system has could change without the kernel's doing, 0 if it cannot. */
 INLINE u32 served(struct super_block *sb)
 {
@@ -75,6 +87,11 @@ INLINE u32 served(struct super_block *sb)
 	if (name == CHARS('l', 'o', 'o', 'p') || name == CHARS('u', 'b', 'l', 'k') || (name & 0xffffff) == CHARS('n', 'b', 'd', 0))
 		return FILESYSTEM;
 	struct block_device *whole = READ(disk, part0);
+	if (volume(disk, name)) {
+		u32 dev = device(whole), *known = bpf_map_lookup_elem(&disks, &dev);
+		if (!known || *known != STACKED)
+			return FILESYSTEM;
+	}
 	s32 parts = READ(disk, open_partitions);
 	if (!close_to_writers(part, part == whole ? parts + 1 : 1))
 		return WRITTEN;

@@ -139,7 +139,8 @@ struct pt_regs___x86 { unsigned long dx, si, orig_ax, cs; };
 struct user_pt_regs { u64 regs[31]; };
 struct pt_regs___arm { struct user_pt_regs user_regs; int syscallno; };
 
-struct gendisk { char disk_name[32]; struct block_device *part0; u32 open_partitions; };
+struct list_head { struct list_head *next; };
+struct gendisk { char disk_name[32]; struct block_device *part0; u32 open_partitions; struct list_head slave_bdevs; };
 struct block_device { u32 bd_dev; atomic_counter bd_openers; struct gendisk *bd_disk; };
 struct block_device___int { int bd_openers; }; /* until 5.19 */
 struct bdev_inode { struct block_device bdev; struct inode vfs_inode; };
