@@ -121,6 +121,61 @@ var (
 	ahead *ebpf.Map
 )
 
+// yes is a program that answers a question of the kernel's with 1: many that ask
+// look for an error only, which is below 0.
+func yes(kind ebpf.ProgramType, at ebpf.AttachType, function string) *ebpf.ProgramSpec {
+	return &ebpf.ProgramSpec{Type: kind, AttachType: at, AttachTo: function, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}}
+}
+
+// attached has it called from now on.
+func attached(spec *ebpf.ProgramSpec) (link.Link, error) {
+	p, err := ebpf.NewProgram(spec)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = p.Close() }() // the link keeps it
+	if spec.Type == ebpf.LSM {
+		return link.AttachLSM(link.LSMOptions{Program: p})
+	}
+	return link.AttachTracing(link.TracingOptions{Program: p})
+}
+
+// answering has a program answer instead of a function of the kernel.
+func answering(function string) (link.Link, error) {
+	return attached(yes(ebpf.Tracing, ebpf.AttachModifyReturn, function))
+}
+
+// answered changes the map that says what is in force as long as l is there.
+func answered(l link.Link, err error) error {
+	if err != nil {
+		return err
+	}
+	m, err := settingsMap()
+	if err == nil {
+		err = errors.Join(m.Put(uint32(0), uint64(0)), m.Close())
+	}
+	return errors.Join(err, l.Close())
+}
+
+// firstLSM is for kernels that let such programs answer what they like.
+func firstLSM(c Case) Case {
+	lacks := c.Lacks
+	c.Lacks = func(w *World) string {
+		if why := lacks(w); why != "" {
+			return why
+		}
+		p, err := ebpf.NewProgram(yes(ebpf.LSM, ebpf.AttachLSMMac, "bpf_map"))
+		if errors.Is(err, unix.EINVAL) {
+			return "this kernel takes no program that answers so"
+		}
+		if err == nil {
+			_ = p.Close()
+		}
+		return ""
+	}
+	return c
+}
+
 var agentCases = []Case{
 	attack("kill -9", send(unix.SIGKILL)),
 	attack("kill -TERM", send(unix.SIGTERM)),
@@ -176,6 +231,12 @@ var agentCases = []Case{
 		defer func() { _ = m.Close() }()
 		return m.Put(uint32(0), uint64(0))
 	}),
+	onBPF("map changed, by its id, where another BPF program answers first (fmod_ret)", func(*World) error {
+		return answered(answering("security_bpf_map"))
+	}),
+	firstLSM(onBPF("map changed, by its id, where another BPF program answers first (LSM)", func(*World) error {
+		return answered(attached(yes(ebpf.LSM, ebpf.AttachLSMMac, "bpf_map")))
+	})),
 	onBPF("map changed, by its pin", func(*World) error {
 		dir, err := pins()
 		if err != nil {

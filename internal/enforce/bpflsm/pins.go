@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -305,7 +306,34 @@ func (e *Enforcer) guard() error {
 	for _, pid := range append([]int{os.Getpid()}, e.cfg.Kin...) {
 		err = errors.Join(err, e.adopt(pid))
 	}
-	return errors.Join(err, e.guardCgroups())
+	return errors.Join(err, e.claim(), e.guardCgroups())
+}
+
+// claim keeps others from answering for what asks the programs, where an answer
+// that is no error has them not called.
+func (e *Enforcer) claim() error {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("read the kernel's type information: %w", err)
+	}
+	for _, name := range []string{"security_bpf", "security_bpf_map", "security_locked_down", "security_bprm_committed_creds", "bpf_lsm_bpf", "bpf_lsm_bpf_map", "bpf_lsm_locked_down"} {
+		var function *btf.Func
+		err := kernel.TypeByName(name, &function)
+		if errors.Is(err, btf.ErrNotFound) { // then nobody finds it
+			continue
+		}
+		var id btf.TypeID
+		if err == nil {
+			id, err = kernel.TypeID(function)
+		}
+		if err == nil {
+			err = e.maps["askers"].Put(uint32(id), uint32(1))
+		}
+		if err != nil {
+			return fmt.Errorf("guard %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // owns puts a map under guard.

@@ -19,6 +19,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -462,6 +463,14 @@ func attackPins(t *testing.T, maps []ebpf.MapID) {
 	attr := [16]uint64{28} // BPF_PROG_TYPE_EXT
 	_, _, errno := unix.Syscall(unix.SYS_BPF, 5, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	mustFail(t, "load a program that replaces another's code", errno, unix.EPERM)
+	one := asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}
+	for _, function := range []string{"security_bpf", "security_bpf_map", "security_locked_down", "security_bprm_committed_creds"} {
+		_, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.Tracing, AttachType: ebpf.AttachModifyReturn, AttachTo: function, License: "GPL", Instructions: one})
+		mustFail(t, "load a program that answers for "+function, err, unix.EPERM)
+	}
+	_, err = ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.LSM, AttachType: ebpf.AttachLSMMac, AttachTo: "bpf_map", License: "GPL", Instructions: one})
+	mustFail(t, "load a program that is asked before ours", err, unix.EPERM)
+	mustFail(t, "write an image of the memory back", os.WriteFile("/dev/snapshot", nil, 0), unix.EPERM)
 	mustFail(t, "switch function tracing off", os.WriteFile("/proc/sys/kernel/ftrace_enabled", []byte("0"), 0), unix.EBUSY)
 	mustFail(t, "change what the kernel measures", os.WriteFile("/sys/kernel/security/ima/policy", []byte("measure func=FILE_CHECK fowner=4242\n"), 0), unix.EPERM)
 	mustFail(t, "write to the agent's state", os.WriteFile(homeDir+"/state", []byte("free"), 0), unix.EPERM)

@@ -33,6 +33,13 @@ struct {
 	__type(value, u32);
 } cgroups SEC(".maps"); /* inode numbers of the agent's cgroup and those above it */
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16);
+	__type(key, u32);
+	__type(value, u32);
+} askers SEC(".maps"); /* functions of the kernel, by the ids of its type information, that nobody else may answer for */
+
 /* kin_of: most tasks carry nothing of anybody's, and that is seen without asking. */
 INLINE struct kin *kin_of(struct task_struct *t)
 {
@@ -164,27 +171,34 @@ int mapped(u64 *ctx)
 }
 
 /*
- * What must not be loaded: a program that replaces another one's code (EXT), or
- * that answers before these are asked, with what is taken for a yes (LSM,
- * MODIFY_RETURN); the service manager has one of its own. And one that is attached
- * to sysctls after switched may overrule it, or take its place: all commands for
- * that have the type of the attachment at the same place.
+ * A program of type EXT replaces another one's code. Others answer instead of the
+ * kernel's function that asks us (fmod_ret), or are asked before us (LSM, until 6.12 with any answer):
+ * with 1, which is no error to who looks for one below 0, and we are not called. The former nobody
+ * loads as long as we are there, as it could lie in wait for a restriction.
+ *
+ * One that is attached to sysctls after switched may overrule it, or take its
+ * place: all commands for that have the type of the attachment at the same place.
  */
 SEC("lsm/bpf")
 int command(u64 *ctx)
 {
-	u32 cmd = ctx[0], attr[18] = {}; /* the last: expected_attach_type */
-	bool bad = 0;
-	if (cmd != BPF_PROG_LOAD && cmd != BPF_PROG_ATTACH && cmd != BPF_PROG_DETACH && cmd != BPF_LINK_CREATE)
-		return 0;
-	bpf_probe_read_kernel(attr, sizeof(attr), (void *)ctx[1]);
+	u32 cmd = ctx[0];
+	union bpf_attr *a = (void *)ctx[1];
+	if (cmd == BPF_PROG_ATTACH || cmd == BPF_PROG_DETACH || cmd == BPF_LINK_CREATE)
+		return READ(a, attach_type) == BPF_CGROUP_SYSCTL && keep_out() ? -EPERM : 0;
 	if (cmd != BPF_PROG_LOAD)
-		bad = attr[2] == BPF_CGROUP_SYSCTL;
-	else if (attr[0] == BPF_PROG_TYPE_LSM)
-		bad = (u32)(bpf_get_current_pid_tgid() >> 32) != 1;
-	else
-		bad = attr[0] == BPF_PROG_TYPE_EXT || (attr[0] == BPF_PROG_TYPE_TRACING && attr[17] == BPF_MODIFY_RETURN);
-	return bad && keep_out() ? -EPERM : 0;
+		return 0;
+	u32 type = READ(a, prog_type), to = READ(a, attach_btf_id);
+	if (type == BPF_PROG_TYPE_EXT)
+		return keep_out() ? -EPERM : 0;
+	if (!bpf_map_lookup_elem(&askers, &to))
+		return 0;
+	if (type == BPF_PROG_TYPE_LSM) /* process 1 has some of its own */
+		return (u32)(bpf_get_current_pid_tgid() >> 32) != 1 && keep_out() ? -EPERM : 0;
+	if (type != BPF_PROG_TYPE_TRACING || READ(a, expected_attach_type) != BPF_MODIFY_RETURN)
+		return 0;
+	count(GUARDED);
+	return -EPERM;
 }
 
 SEC("lsm/sb_umount")

@@ -147,6 +147,7 @@ struct bdev_inode { struct block_device bdev; struct inode vfs_inode; };
 
 typedef struct { s64 counter; } atomic64_counter;
 struct bpf_map { u32 id; atomic64_counter refcnt; };
+union bpf_attr { struct { u32 prog_type, expected_attach_type, attach_btf_id; }; struct { u32 attach_type; }; };
 
 struct shmem_inode_info { u32 seals; struct inode vfs_inode; };
 
