@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Debian's own interpreters, which are in the guest if this machine has them.
@@ -81,6 +83,24 @@ var interpreterCases = []Case{
 	{ID: "B09", Name: "python, a here-document", Refusals: anyNumber, Silent: true, Lacks: lacks(python), Attempt: func(w *World) error {
 		return w.run(busybox, "sh", "-c", python+" -S - <<E\n"+fmt.Sprintf(pythonText, w.marker)+"\nE\n")
 	}},
+	{ID: "B09", Name: "python, a named pipe as FILE", Refusals: anyNumber, Silent: true, Lacks: lacks(python), Attempt: named(pythonText, python, "-S", "FILE")},
+	{ID: "B09", Name: "python, a pipe by the name of its descriptor", Refusals: anyNumber, Silent: true, Lacks: lacks(python), Attempt: func(w *World) error {
+		cmd := w.command(python, "-S", "0")
+		cmd.Dir, cmd.Stdin = "/proc/self/fd", strings.NewReader(fmt.Sprintf(pythonText, w.marker))
+		return ended(cmd)
+	}},
+	{ID: "B09", Name: "python FILE, where a BPF program keeps from the kernel what was started (fmod_ret)", Refusals: anyNumber, Lacks: lacks(python), Attempt: func(w *World) error {
+		l, err := answering("security_bprm_committed_creds")
+		if err != nil {
+			return err
+		}
+		return errors.Join(told(python, "p", pythonText, "-S", "FILE")(w), l.Close())
+	}},
+	{ID: "B09", Name: "perl, module that is a named pipe", Refusals: anyNumber, Silent: true, Lacks: lacks(perl), Attempt: func(w *World) error {
+		return errors.Join(w.shown(theData), w.fifo("Evil.pm", fmt.Sprintf(perlText+" 1;\n", w.marker), func() error {
+			return w.runWith("PERL5LIB="+w.Dir, perl, "-MEvil", theData)
+		}))
+	}},
 	{ID: "B09", Name: "tclsh FILE", Refusals: anyNumber, Silent: true, Lacks: lacks(tclsh), Attempt: told(tclsh, "p", tclText, "FILE")},
 	{ID: "B09", Name: "tclsh, from a pipe", Lacks: lacks(tclsh), Attempt: piped(tclText, tclsh)},
 	{ID: "B09", Name: "awk -f FILE", Refusals: anyNumber, Silent: true, Lacks: lacks(mawk), Attempt: told(mawk, "a", awkText, "-f", "FILE")},
@@ -129,6 +149,34 @@ func piped(text, interpreter string, args ...string) func(*World) error {
 		cmd.Stdin = strings.NewReader(fmt.Sprintf(text, w.marker))
 		return ended(cmd)
 	}
+}
+
+// named is told where FILE is a named pipe.
+func named(text, interpreter string, args ...string) func(*World) error {
+	return func(w *World) error {
+		return w.fifo("p", fmt.Sprintf(text, w.marker), func() error {
+			return w.run(interpreter, append(args[:len(args)-1:len(args)-1], w.path("p"))...)
+		})
+	}
+}
+
+// fifo makes a named pipe, from which whoever opens it while f runs reads text.
+func (w *World) fifo(name, text string, f func() error) error {
+	if err := unix.Mkfifo(w.path(name), 0o644); err != nil {
+		return err
+	}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		if p, err := os.OpenFile(w.path(name), os.O_WRONLY, 0); err == nil { // waits for who reads
+			_, _ = p.WriteString(text) // nobody reads: that is seen elsewhere
+			_ = p.Close()
+		}
+	}()
+	err := f()
+	p, err2 := os.OpenFile(w.path(name), os.O_RDONLY|unix.O_NONBLOCK, 0) // so that the other end does not wait any more
+	<-written
+	return errors.Join(err, err2, p.Close())
 }
 
 func lacks(path string) func(*World) string {

@@ -594,7 +594,9 @@ INLINE int interprets(struct file *f)
 	if (!r || !r->role)
 		return 0;
 	struct inode *i = f->f_inode;
-	if ((i->i_mode & S_IFMT) != S_IFREG)
+	u32 type = i->i_mode & S_IFMT;
+	/* A shell may be told anything by a pipe. */
+	if (type == S_IFDIR || (type != S_IFREG && (r->role == SHELL || r->role == AWK)))
 		return 0;
 	struct dentry *d = READ(f, f_path.dentry);
 	struct name n = {};
@@ -609,6 +611,9 @@ INLINE int interprets(struct file *f)
 	if (!is_code(r->role, end) && !program)
 		return 0;
 	count(JUDGED);
+	struct verdict v = {.word = w};
+	if (type != S_IFREG) /* a named pipe, a terminal, a disk: what is read there is in no file */
+		return refuse(&v, INTERPRET, IRREGULAR, f);
 	/*
 	 * From here on nobody opens it for writing: an interpreter reads its program
 	 * bit by bit. Who has opened it is seen by knows.
@@ -628,6 +633,5 @@ INLINE int interprets(struct file *f)
 		return 0;
 	if (r->role == PYTHON && ENDS3(end, 'p', 'y', 'c') && is_cache(READ(d, d_parent)))
 		return ANSWER(w); /* it takes the source instead, and nobody tried anything */
-	struct verdict v = {.word = w};
 	return refuse(&v, INTERPRET, reason, f);
 }

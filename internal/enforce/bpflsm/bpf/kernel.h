@@ -75,6 +75,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define S_IFMT 0170000
 #define S_IFREG 0100000
 #define S_IFBLK 0060000
+#define S_IFDIR 0040000
 #define S_IFCHR 0020000
 #define MAJOR(dev) ((dev) >> 20)
 #define PROT_EXEC 4
