@@ -337,14 +337,17 @@ func (c Simulate) tell(env *cli.Env, variables []variable) error {
 	return os.Rename(tmp, c.EnvFile)
 }
 
-// claim takes away what an earlier run left at path, and nothing else.
+// claim takes away what an earlier run left at path, and nothing else. It looks
+// whether there is a directory for the file, before anything else is begun.
 func claim(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil
+		if _, err = os.Stat(filepath.Dir(path)); err == nil {
+			return nil
+		}
 	}
 	if err != nil {
-		return &cli.Error{Code: cli.ExitUsage, Message: "cannot use the file of --env-file: " + err.Error()}
+		return &cli.Error{Code: cli.ExitUsage, Message: fmt.Sprintf("cannot use %s as the file of --env-file: %v", path, err)}
 	}
 	head := make([]byte, len(ready))
 	_, err = io.ReadFull(f, head)
