@@ -195,15 +195,22 @@ cordon unrestrict vm --comment "a test" --wait || exit 1
 /root/busybox-own echo runs
 told() { grep -a 'Cordon: This machine is not restricted any more\.' /run/shown; }; await told
 `, want: []string{"Succeeded", "runs"}},
-	// Without a restriction nobody keeps root from it, and nobody waits for the agent.
+	// Without a restriction nobody keeps root from it. With a guardian it is that which
+	// ends the agent, else the service manager's watchdog.
 	{name: "a frozen agent is replaced", kernel: "6.12", script: `
-pid() { systemctl show -P MainPID cordon-agent; }
-before=$(pid)
-echo 1 > /sys/fs/cgroup/system.slice/cordon-agent.service/cgroup.freeze || exit 1
-other() { now=$(pid); [ "$now" != "$before" ] && [ "$now" != 0 ]; }; await other
+frozen() {
+	before=$(systemctl show -P MainPID cordon-agent)
+	echo 1 > /sys/fs/cgroup/system.slice/cordon-agent.service/cgroup.freeze || exit 1
+	other() { now=$(systemctl show -P MainPID cordon-agent); [ "$now" != "$before" ] && [ "$now" != 0 ]; }; await other
+	await connected
+}
+frozen
+mkdir /etc/systemd/system/cordon-agent.service.d
+printf '[Service]\nExecStart=\nExecStart=/usr/bin/cordon agent run --enforcer none\n' > /etc/systemd/system/cordon-agent.service.d/none.conf
+systemctl daemon-reload && systemctl restart cordon-agent && await connected
+frozen
 journalctl -u cordon-agent -o cat | grep "'stop-watchdog' timed out"
 systemctl show -P TimeoutAbortUSec cordon-agent
-await connected
 `, want: []string{"timed out", "10s"}},
 	// With fanotify the agent's own process answers, so its end lets go for a moment.
 	{name: "fanotify", kernel: "6.1", script: `
