@@ -231,8 +231,12 @@ var agentCases = []Case{
 		defer func() { _ = m.Close() }()
 		return m.Put(uint32(0), uint64(0))
 	}),
-	onBPF("map changed, by its id, where another BPF program answers first (fmod_ret)", func(*World) error {
-		return answered(answering("security_bpf_map"))
+	onBPF("map changed, by its id, where another BPF program answers first (fmod_ret)", func(w *World) error {
+		err := answered(answering("security_bpf_map"))
+		if errors.Is(err, unix.EPERM) && !w.victim.enforcing { // nobody may before a restriction, either
+			return nil
+		}
+		return err
 	}),
 	firstLSM(onBPF("map changed, by its id, where another BPF program answers first (LSM)", func(*World) error {
 		return answered(attached(yes(ebpf.LSM, ebpf.AttachLSMMac, "bpf_map")))
