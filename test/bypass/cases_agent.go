@@ -260,27 +260,6 @@ var agentCases = []Case{
 		}
 		return nil // it was looked at: what is wrong with it does not matter
 	}),
-	onBPF("program that answers for the guard of maps (fmod_ret)", func(w *World) error {
-		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Type: ebpf.Tracing, AttachType: ebpf.AttachModifyReturn, AttachTo: "security_bpf_map", License: "GPL",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1), asm.Return()}, // only what is less than 0 is a no there
-		})
-		if err != nil {
-			return err
-		}
-		defer func() { _ = p.Close() }() // its link keeps it
-		l, err := link.AttachTracing(link.TracingOptions{Program: p})
-		if err != nil {
-			return err
-		}
-		w.later(func() { _ = l.Close() })
-		m, err := settingsMap()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = m.Close() }()
-		return m.Put(uint32(0), uint64(0))
-	}),
 	onBPF("tracing of functions switched off (kernel.ftrace_enabled)", func(w *World) error {
 		_ = w.set("/proc/sys/kernel/ftrace_enabled", "0") // what follows tells
 		return nil
