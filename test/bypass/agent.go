@@ -207,22 +207,6 @@ func (e *enforcer) tell(what string) (int, error) {
 	return e.answer()
 }
 
-// renew has another agent take over, as after an upgrade.
-func (e *enforcer) renew() error {
-	next, err := startEnforcer(e.mechanism)
-	if err != nil {
-		return err
-	}
-	if e.enforcing {
-		if _, err := next.tell("enforce"); err != nil {
-			return err
-		}
-	}
-	err = errors.Join(e.in.Close(), e.cmd.Wait())
-	*e = *next
-	return err
-}
-
 // refusals returns the count, and anyNumber if it is not known.
 func (e *enforcer) refusals() int {
 	if e == nil || e.mechanism == fapolicyd {

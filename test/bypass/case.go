@@ -27,7 +27,7 @@ type Case struct {
 	Lacks func(w *World) string
 	// Race says that it works only now and then.
 	Race bool
-	// Long says that it takes much longer than others: a thousand programs, another agent.
+	// Long says that it takes much longer than others: a thousand programs.
 	Long bool
 	// Strict asks for an enforcer that refuses executable memory without a file.
 	Strict bool

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -309,12 +308,6 @@ var agentCases = []Case{
 		}
 		return errors.Join(err, send(unix.SIGKILL)(w))
 	}),
-	func() Case {
-		c := onBPF("blocks of a device changed by who had opened it before the agent was started anew", nil)
-		c.Attempt = beneath("1", onForgottenDevice)
-		c.Also, c.Long = []syscall.Errno{syscall.EPERM}, true // the new agent counts anew
-		return c
-	}(),
 	onBPF("agent's state removed", func(w *World) error {
 		state := agentHome + "/state"
 		if _, err := os.Stat(state); err != nil {

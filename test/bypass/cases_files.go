@@ -137,15 +137,6 @@ func onOpenDevice(w *World) (disk, error) {
 	return d, err
 }
 
-// onForgottenDevice is one that was opened when another agent was there.
-func onForgottenDevice(w *World) (disk, error) {
-	d, err := onOpenDevice(w)
-	if err == nil {
-		err = w.victim.renew()
-	}
-	return d, err
-}
-
 func onPartition(w *World) (disk, error) {
 	whole, part, err := w.disk(1 << 20)
 	return disk{dev: part, write: whole, start: 1 << 20}, err
