@@ -387,8 +387,11 @@ func Disk(ctx context.Context, kernel string, packages []string, log io.Writer) 
 			}
 		}
 		// The initramfs is ours, so none is made. All dependencies are met, or apt
-		// would refuse to work in the guest.
-		if _, err := host.Command(ctx, dir, "chroot", root, "sh", "-c", "export INITRD=No && dpkg -i /debs/linux-base*.deb && dpkg -i /debs/*.deb && rm -r /debs && apt-get check"); err != nil {
+		// would refuse to work in the guest. Java's packages ask for /proc, whose mount
+		// ends with its namespace. What has to be configured before others are unpacked
+		// makes it fail the first time.
+		const install = "export INITRD=No && dpkg -i /debs/linux-base*.deb && { dpkg -i /debs/*.deb || dpkg -i /debs/*.deb; } && rm -r /debs && apt-get check"
+		if _, err := host.Command(ctx, dir, "unshare", "--mount", "sh", "-c", `mount -t proc proc "$1/proc" && exec chroot "$1" sh -c "$2"`, "sh", root, install); err != nil {
 			return err
 		}
 		if _, err := host.Command(ctx, dir, host.Tool("mke2fs"), "-q", "-t", "ext4", "-O", "verity", "-L", "root", "-d", root, "disk.img", diskSize); err != nil {
