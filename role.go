@@ -22,14 +22,14 @@ const (
 	Shell
 	Busybox   // a shell if it is called as one
 	Installer // a package manager
+	Expect
+	JavaTool  // a program of Java's beside java, like javac: it is told how to start Java
+	JavaShell // one that runs what is typed
 	roles
 )
 
 // Known reports whether r is one of the roles.
 func (r Role) Known() bool { return r < roles }
-
-// Interpreter reports whether the program runs text that it is given.
-func (r Role) Interpreter() bool { return r > NoRole && r < Installer }
 
 // Interpreters says what programs that run text of others may run while a
 // machine is restricted.
@@ -47,12 +47,17 @@ var programs = map[string]Role{
 	"perl": Perl,
 	"ruby": Ruby, "jruby": Ruby, "truffleruby": Ruby,
 	"node": Node, "nodejs": Node,
-	"java": Java,
-	"php":  PHP, "php-cgi": PHP,
+	"java":   Java,
+	"jshell": JavaShell, "jrunscript": JavaShell,
+	"javac": JavaTool, "javadoc": JavaTool, "javap": JavaTool, "jar": JavaTool, "jarsigner": JavaTool, "jdb": JavaTool, "jdeps": JavaTool, "jdeprscan": JavaTool, "jlink": JavaTool,
+	"jmod": JavaTool, "jpackage": JavaTool, "jwebserver": JavaTool, "keytool": JavaTool, "rmiregistry": JavaTool, "serialver": JavaTool, "jconsole": JavaTool, "jhsdb": JavaTool,
+	"jcmd": JavaTool, "jfr": JavaTool, "jimage": JavaTool, "jinfo": JavaTool, "jmap": JavaTool, "jps": JavaTool, "jstack": JavaTool, "jstat": JavaTool, "jstatd": JavaTool,
+	"php": PHP, "php-cgi": PHP,
 	"lua": Lua, "luajit": Lua, "texlua": Lua,
-	"tclsh": Tcl, "wish": Tcl, "expect": Tcl,
+	"tclsh": Tcl, "wish": Tcl, "expect": Expect, "expectk": Expect,
 	"awk": Awk, "mawk": Awk, "gawk": Awk, "nawk": Awk, "original-awk": Awk,
 	"sh": Shell, "dash": Shell, "bash": Shell, "rbash": Shell, "zsh": Shell, "ksh": Shell, "mksh": Shell, "lksh": Shell, "yash": Shell, "posh": Shell,
+	"csh": Shell, "tcsh": Shell, "bsd-csh": Shell, "fish": Shell,
 	"busybox": Busybox,
 	"dpkg":    Installer, "apt": Installer, "apt-get": Installer, "aptitude": Installer, "rpm": Installer, "dnf": Installer, "yum": Installer, "zypper": Installer,
 	"microdnf": Installer, "dnf-automatic": Installer, "dnf5daemon-server": Installer, "packagekitd": Installer,
@@ -84,17 +89,23 @@ func RoleOf(name string) Role {
 // text. The kernel's programs have the same list, by role.
 var suffixes = map[string]bool{
 	".py": true, ".pyc": true, ".pyo": true, ".pyw": true, ".pyz": true, ".pth": true,
-	".pl": true, ".pm": true, ".ph": true, ".al": true, ".pmc": true,
-	".rb": true, ".js": true, ".mjs": true, ".cjs": true,
-	".jar": true, ".java": true, ".class": true,
+	".pl": true, ".pm": true, ".ph": true, ".al": true, ".ix": true, ".bs": true, ".pmc": true,
+	".rb": true, ".gemspec": true, ".js": true, ".mjs": true, ".cjs": true,
+	".jar": true, ".JAR": true, ".java": true, ".class": true, ".jsa": true,
 	".php": true, ".inc": true, ".phar": true,
 	".lua": true, ".tcl": true, ".tm": true, ".awk": true,
 	".sh": true, ".zsh": true, ".ksh": true, ".bash": true, ".dash": true,
 }
 
-// IsProgramText reports whether a file of this name is one that interpreters
+// texts are names of program text that are not told by their ends: Java's own
+// classes, Tcl's list of what it loads by itself, and what names a package's program
+// text for node.
+var texts = map[string]bool{"modules": true, "tclIndex": true, "package.json": true}
+
+// IsProgramText reports whether a file of this name, or path, is one that interpreters
 // take for program text.
-func IsProgramText(name string) bool {
+func IsProgramText(path string) bool {
+	name := path[strings.LastIndexByte(path, '/')+1:]
 	i := strings.LastIndexByte(name, '.')
-	return i >= 0 && suffixes[name[i:]]
+	return texts[name] || (i >= 0 && suffixes[name[i:]])
 }

@@ -68,6 +68,9 @@ type Refusal struct {
 	Reason string
 	Digest cordon.Digest // of the content, soon after; zero: not known
 	Count  uint64        // executions of the file that this sample stands for; 0 counts as one
+	// Unseen: an interpreter was refused it because the enforcer was not shown it
+	// as it is. If its content is trusted, it can be read once it was shown.
+	Unseen bool
 }
 
 // Description says what an enforcer is, for people.

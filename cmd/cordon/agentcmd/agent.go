@@ -405,7 +405,7 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 		cfg.Idle = cordon.ModeAudit
 	}
 	cfg.Seen = func(r enforce.Refusal) bool {
-		texts.again(r.Path)
+		texts.refused(r)
 		if tester.Own(r) {
 			return false
 		}

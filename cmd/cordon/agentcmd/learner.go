@@ -19,6 +19,7 @@ import (
 // that it was not shown as it is.
 type learner struct {
 	show  func(path string) error // nil: the enforcer need not be shown anything
+	found func(path string) error // the same of a file that somebody else named
 	built *trust.Builder
 	log   *slog.Logger
 
@@ -29,8 +30,11 @@ type learner struct {
 // newLearner returns a learner that does nothing unless e judges by what it was shown.
 func newLearner(e enforce.Enforcer, built *trust.Builder, log *slog.Logger) *learner {
 	l := &learner{built: built, log: log, shown: map[string]cordon.FileID{}}
-	if shows, ok := e.(interface{ Learn(path string) error }); ok && e.Describe().Interpreters == cordon.TrustedScripts {
-		l.show = shows.Learn
+	if shows, ok := e.(interface {
+		Learn(path string) error
+		LearnRefused(path string) error
+	}); ok && e.Describe().Interpreters == cordon.TrustedScripts {
+		l.show, l.found = shows.Learn, shows.LearnRefused
 	}
 	return l
 }
@@ -90,13 +94,18 @@ func (l *learner) unpacked(ctx context.Context) {
 	l.learn(ctx)
 }
 
-// again shows a text once more that was refused: the kernel forgets those that
-// somebody opens for writing, even if they stay what they were.
-func (l *learner) again(path string) {
+// refused shows a text that was refused: the kernel forgets those that somebody
+// opens for writing, even if they stay what they were, and of a content that is
+// trusted by its digest alone nobody has said in which file it is.
+func (l *learner) refused(r enforce.Refusal) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if id, ok := l.shown[path]; ok {
-		l.one(path, id)
+	if id, ok := l.shown[r.Path]; ok {
+		l.one(r.Path, id)
+	} else if r.Unseen && l.found != nil {
+		if err := l.found(r.Path); err != nil {
+			l.log.Debug("a refused file was not shown to the kernel", "err", err)
+		}
 	}
 }
 

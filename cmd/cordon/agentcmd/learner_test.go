@@ -34,6 +34,10 @@ func (s *shownTo) Learn(path string) error {
 	return nil
 }
 
+func (s *shownTo) LearnRefused(path string) error {
+	return s.Learn(path)
+}
+
 func (s *shownTo) saw(t *testing.T, when string, want ...string) {
 	t.Helper()
 	if !slices.Equal(s.paths, want) {
@@ -70,9 +74,13 @@ func TestLearner(t *testing.T) {
 	build()
 	l.learn(t.Context())
 	e.saw(t, "changed", "b.pl")
-	l.again(a)
-	l.again(filepath.Join(root, "rules"))
-	e.saw(t, "refused: only what was shown before", "a.py")
+	refuse := func(l *learner, path string, unseen bool) { l.refused(enforce.Refusal{Path: path, Unseen: unseen}) }
+	refuse(l, a, true)
+	refuse(l, a, false)
+	refuse(l, filepath.Join(root, "rules"), false)
+	e.saw(t, "refused for another reason: only what was shown before", "a.py", "a.py")
+	refuse(l, "/own.txt", true)
+	e.saw(t, "refused, and not known", "own.txt")
 	write("lib/c.sh", "c")
 	e.fails = true
 	l.unpacked(t.Context())
@@ -90,6 +98,6 @@ func TestLearner(t *testing.T) {
 	l = newLearner(open, builder, slog.New(slog.DiscardHandler))
 	l.learn(t.Context())
 	l.unpacked(t.Context())
-	l.again(a)
+	refuse(l, a, true)
 	open.saw(t, "open interpreters")
 }

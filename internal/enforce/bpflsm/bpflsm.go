@@ -451,6 +451,7 @@ func (ev *event) refusal() enforce.Refusal {
 	if r.Path == "" {
 		r.Path = "(no file)"
 	}
+	r.Unseen = ev.Hook == hookInterpret && ev.Reason == reasonUnseen
 	if how := hooks[ev.Hook]; ev.Hook != 1 {
 		r.Reason += ", " + how
 	}

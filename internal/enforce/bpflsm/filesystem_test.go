@@ -336,6 +336,54 @@ func TestBeneath(t *testing.T) {
 	}
 }
 
+// What a refused file's name leads to is opened only where nothing can keep the agent waiting.
+func TestKeptAt(t *testing.T) {
+	const mountinfo = `22 1 8:1 / / rw - ext4 /dev/sda1 rw
+23 22 8:2 / /home rw - xfs /dev/sda2 rw
+24 23 0:50 / /home/u/a\040b rw - fuse.sshfs u@x: rw
+25 22 0:51 / /srv rw - nfs x:/ rw
+26 25 0:52 / /srv rw - tmpfs tmpfs rw
+27 22 0:53 / /proc rw - proc proc rw
+`
+	for path, want := range map[string]string{
+		"/usr/x.py": "/", "/home/u/x.py": "/home", "/home/u/a bc/x": "/home", "/homes/x": "/", "/srv/x": "/srv",
+		"/home/u/a b/x": "", "/proc/version": "", "(no file)": "", "": "",
+	} {
+		if point, ok := keptAt(mountinfo, path); ok != (want != "") || ok && point != want {
+			t.Errorf("%q: %q, %v", path, point, ok)
+		}
+	}
+}
+
+func TestOpenWithin(t *testing.T) {
+	dir := t.TempDir()
+	for _, err := range []error{
+		os.Mkdir(filepath.Join(dir, "a"), 0o755), os.WriteFile(filepath.Join(dir, "a/f"), []byte("text"), 0o600), os.Symlink("f", filepath.Join(dir, "a/l")),
+		os.Symlink("a", filepath.Join(dir, "b")), unix.Mkfifo(filepath.Join(dir, "a/p"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]bool{"a/f": true, "a/l": false, "b/f": false, "a": false, "a/p": false, "a/../a/f": false, "none": false, "": false} {
+		fd, err := openWithin(dir, filepath.Clean(dir)+"/"+path)
+		if (err == nil) != want {
+			t.Errorf("%s: %v", path, err)
+		}
+		if err == nil {
+			text := make([]byte, 9)
+			if n, err := unix.Read(fd, text); string(text[:max(n, 0)]) != "text" || err != nil {
+				t.Errorf("%s: %q, %v", path, text, err)
+			}
+			_ = unix.Close(fd)
+		}
+	}
+	if fd, err := openWithin("/", "/proc/version"); err == nil {
+		t.Error("another file system was entered")
+		_ = unix.Close(fd)
+	}
+}
+
 func TestMounted(t *testing.T) {
 	const mountinfo = `22 1 8:1 / / rw - ext4 /dev/sda1 rw
 23 22 8:1 /a /b\040c rw shared:1 - ext4 /dev/sda1 rw

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce"
 	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
@@ -78,17 +79,18 @@ func openScripted(t *testing.T) scripted {
 		return err
 	}))
 	for name, text := range map[string]string{
-		"good.txt":   "open(F, '<', 'data') or die; print <F>;\n",
-		"Good.pm":    "package Good; print 'good '; 1;\n",
-		"good.sh":    "echo good\n",
-		"starts.sh":  "exec /usr/bin/perl -e 'print q(good)'\n",
-		"through.sh": "exec /bin/busybox env /usr/bin/perl -e 'print q(good)'\n",
-		"asks.sh":    "cat stdin.txt | /bin/busybox sh\n",
-		"bang":       "#!/usr/bin/perl\nprint 'good';\n",
-		"other.txt":  "print 'good, too';\n",
-		"calls.sh":   "/usr/bin/perl new.txt\n",
-		"waits.txt":  "<STDIN>; do './Evil.pm'; print 'waited';\n",
-		"again.txt":  "for (1..9) { open(G, '<', $0) or die }\nopen(F, '<', 'data') or die; print <F>;\n",
+		"good.txt":      "open(F, '<', 'data') or die; print <F>;\n",
+		"Good.pm":       "package Good; print 'good '; 1;\n",
+		"good.sh":       "echo good\n",
+		"starts.sh":     "exec /usr/bin/perl -e 'print q(good)'\n",
+		"through.sh":    "exec /bin/busybox env /usr/bin/perl -e 'print q(good)'\n",
+		"asks.sh":       "cat stdin.txt | /bin/busybox sh\n",
+		"bang":          "#!/usr/bin/perl\nprint 'good';\n",
+		"other.txt":     "print 'good, too';\n",
+		"calls.sh":      "/usr/bin/perl new.txt\n",
+		"somewhere.txt": "print 'good';\n# its digest is trusted\n",
+		"waits.txt":     "<STDIN>; do './Evil.pm'; print 'waited';\n",
+		"again.txt":     "for (1..9) { open(G, '<', $0) or die }\nopen(F, '<', 'data') or die; print <F>;\n",
 	} {
 		g.write(t, name, []byte(text))
 		entries = append(entries, entry([]byte(text)))
@@ -97,13 +99,14 @@ func openScripted(t *testing.T) scripted {
 	for name, text := range map[string]string{
 		"data": "good", "evil.txt": "print 'EVIL';\n", "Evil.pm": "print 'EVIL'; 1;\n", "evil.sh": "echo EVIL\n", "evil": "echo EVIL\n",
 		"other/tool": "1;\n", "stdin.txt": "/usr/bin/perl -e 'print q(EVIL)'\n", "new.txt": "print 'good';\n", "starts-new.sh": "exec /usr/bin/perl new.txt\n",
+		"evil1.txt": "print 'EVIL'; 1;\n", "unknown.txt": "print 'EVIL'; # nobody trusts it\n",
 	} {
 		g.write(t, name, []byte(text))
 	}
 	must(os.WriteFile(filepath.Join(g.dir, "real", "link"), []byte("print 'EVIL';\n"), 0o644))
 	for name, to := range map[string]string{
 		"one": "evil.txt", "two": "one", "three": "two", "four": "three", "five": "four", "link": "real", "fine": "good.txt", "often": "again.txt", "-e1": "bang", "-e2": "tool",
-		"p": perl, "deep": "../" + filepath.Base(g.dir) + "/./evil.txt",
+		"Linked.pm": "evil1.txt", "Twice.pm": "away", "away": "evil1.txt", "Module.pm": "Good.pm", "p": perl, "deep": "../" + filepath.Base(g.dir) + "/./evil.txt",
 	} {
 		must(os.Symlink(to, filepath.Join(g.dir, name)))
 	}
@@ -184,20 +187,33 @@ func testInterpreters(t *testing.T) {
 	t.Run("inline code", func(t *testing.T) {
 		run(true, no, "/usr/bin/perl -e 'print q(EVIL)'", "/usr/bin/perl -wle 'print q(EVIL)'", "/usr/bin/perl -w -I. -e 'print q(EVIL)'",
 			"/usr/bin/perl -CSD -e 'print q(EVIL)'", "/usr/bin/perl '-Mstrict;print q(EVIL)' good.txt", "./p -e 'print q(EVIL)'", "./copy -e 'print q(EVIL)'",
-			"/usr/bin/perl -0777 -ne 'print q(EVIL)' data")
+			"/usr/bin/perl -0777 -ne 'print q(EVIL)' data", "/usr/bin/perl '-i.x -e' 'print q(EVIL)'", "/usr/bin/perl '-F: -eprint q(EVIL)'")
 		run(false, "good", "/usr/bin/perl -e 'print q(good)'")
 	})
 	t.Run("standard input", func(t *testing.T) {
 		run(true, no, "echo 'print q(EVIL)' | /usr/bin/perl", "/usr/bin/perl < evil.txt", "/usr/bin/perl - < evil.txt", "/usr/bin/perl /dev/stdin < evil.txt",
 			"/bin/busybox sh < evil", "/bin/busybox sh -s x < evil")
+		// The same by other names.
+		run(true, no, "cat evil.txt | /usr/bin/perl /./proc/self/fd/0", "mkfifo pipe; cat evil.txt > pipe & /usr/bin/perl pipe; kill $!")
+		run(true, "Can't locate Pipe.pm", "mkfifo Pipe.pm; cat Evil.pm > Pipe.pm & /usr/bin/perl -I. -MPipe good.txt; kill $!")
 		run(true, "good", "echo echo good | /bin/busybox sh", "/bin/busybox sh -c 'echo good' < evil")
 	})
 	t.Run("files", func(t *testing.T) {
 		run(true, no, "/usr/bin/perl evil.txt", "/usr/bin/perl ./evil.txt", "/usr/bin/perl -w -- evil.txt", "/usr/bin/perl one", "/usr/bin/perl two", "/usr/bin/perl three",
 			"/usr/bin/perl four", "/usr/bin/perl five", "/usr/bin/perl link/link", "/usr/bin/perl deep", "/bin/busybox sh evil", "/bin/busybox sh evil.sh", ". ./evil.sh")
 		run(true, "Can't locate Evil.pm", "/usr/bin/perl -I. -MEvil good.txt") // it looks for another one
+		run(true, "Can't locate", "/usr/bin/perl -I. -MLinked good.txt", "/usr/bin/perl -I. -MTwice good.txt")
+		run(true, "good", "/usr/bin/perl -I. -MModule good.txt")
 		run(false, no, "/usr/bin/perl evil.txt", "/bin/busybox sh evil")
 		run(true, "good", "/usr/bin/perl good.txt", "/usr/bin/perl fine", "/usr/bin/perl often", "/usr/bin/perl -I. -MGood good.txt", "/bin/busybox sh good.sh", ". ./good.sh", "/usr/bin/perl -v >/dev/null && echo good", "./bang")
+	})
+	t.Run("environment", func(t *testing.T) {
+		run(true, "illed", "PERL5OPT='-Mstrict;print q(EVIL)' /usr/bin/perl good.txt", "PERL5OPT='-Mstrict;print q(EVIL)' ./bang", "X=$(printf %0300d 0) PERL5OPT=-MEvil /usr/bin/perl good.txt $(seq 1 500)")
+		run(true, "good", "X=$(printf %0253d 0)PERL5OPT=-MEvil Y= /usr/bin/perl good.txt '' $(seq 1 500)", "/usr/bin/perl good.txt PERL5OPT=-MEvil", "/usr/bin/perl -w -- good.txt")
+		run(true, no, "/usr/bin/perl '' < evil.txt", "/usr/bin/perl -w -- '' < evil.txt")
+		// What a shell is told so is not what its script says.
+		run(true, no, "ENV=x /bin/busybox sh starts.sh")
+		run(false, "good", "PERL5OPT=-w /usr/bin/perl good.txt")
 	})
 	t.Run("started by a trusted script", func(t *testing.T) {
 		run(true, "good", "/bin/busybox sh starts.sh", "/bin/busybox sh through.sh")
@@ -243,6 +259,40 @@ func testInterpreters(t *testing.T) {
 		}
 		if out, err := as1000("manager/env", perl, "good.txt"); err != nil || !strings.Contains(out, "good") {
 			t.Errorf("a trusted script: %s, %v", out, err)
+		}
+	})
+	t.Run("trusted wherever it is", func(t *testing.T) {
+		refusal := func(name string) enforce.Refusal {
+			t.Helper()
+			run(true, no, "/usr/bin/perl "+name)
+			for r := range s.Refusals() {
+				if filepath.Base(r.Path) == name {
+					return r
+				}
+			}
+			return enforce.Refusal{}
+		}
+		for name, want := range map[string]string{"somewhere.txt": "good", "unknown.txt": no} {
+			r := refusal(name)
+			if !r.Unseen || r.Path != filepath.Join(s.dir, name) {
+				t.Fatalf("%+v", r)
+			}
+			if err := s.LearnRefused(r.Path); err != nil {
+				t.Fatal(err)
+			}
+			run(true, want, "/usr/bin/perl "+name)
+		}
+		if r := refusal("unknown.txt"); r.Unseen || r.Digest != entry(read(t, "unknown.txt")).Digest {
+			t.Errorf("a text that is known not to be trusted: %+v", r)
+		}
+		for _, name := range []string{"fine", "link/link", "pipe", "/proc/version", "/none"} {
+			path := name
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(s.dir, name)
+			}
+			if err := s.LearnRefused(path); err == nil {
+				t.Errorf("%s was opened", path)
+			}
 		}
 	})
 	t.Run("changed", func(t *testing.T) {

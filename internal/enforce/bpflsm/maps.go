@@ -78,6 +78,12 @@ var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3:
 // measured is MEASURED of bpf/cordon.bpf.c.
 const measured = 15
 
+// Of enum hook and enum reason.
+const (
+	hookInterpret = 6
+	reasonUnseen  = 10
+)
+
 var reasons = map[uint8]string{
 	1:  "it is not in the trust set",
 	2:  "it is open for writing",

@@ -10,7 +10,7 @@
  */
 #pragma once
 
-enum role { NO_ROLE, PYTHON, PERL, RUBY, NODE, JAVA, PHP, LUA, TCL, AWK, SHELL, BUSYBOX, INSTALLER };
+enum role { NO_ROLE, PYTHON, PERL, RUBY, NODE, JAVA, PHP, LUA, TCL, AWK, SHELL, BUSYBOX, INSTALLER, EXPECT, JAVA_TOOL, JAVA_SHELL };
 
 /* ---- contents that were learned ---- */
 
@@ -47,7 +47,7 @@ INLINE void learn(struct file *f)
 }
 
 /* knows says whether the content of a file that is being opened is trusted: 0, or why not. */
-INLINE u32 knows(struct inode *i, struct fact *fact, u64 w)
+INLINE u32 knows(struct inode *i, struct fact *fact, u64 w, struct verdict *v)
 {
 	u32 reason = stable(i), flags = 0, nsec;
 	if (reason)
@@ -63,6 +63,8 @@ INLINE u32 knows(struct inode *i, struct fact *fact, u64 w)
 		return UNSEEN;
 	struct key digest = s->digest;
 	int found = find(w, &digest, &flags);
+	__builtin_memcpy(v->digest, &digest, 32);
+	v->hashed = 1;
 	return found > 0 ? 0 : found < 0 ? NO_POLICY : NOT_TRUSTED;
 }
 
@@ -71,6 +73,7 @@ INLINE u32 knows(struct inode *i, struct fact *fact, u64 w)
 #define NAME 64
 #define NAMES 4
 #define WORDSIZE 256
+#define MOST 64 /* words */
 
 struct name { u64 part[NAME / 8]; };
 
@@ -78,7 +81,10 @@ struct name { u64 part[NAME / 8]; };
 struct words {
 	u64 at;  /* the next word, or the list of words */
 	u32 base, argc, role, program, skip, past, unknown, was, end;
-	u32 list, here; /* here: the next word is the program file */
+	u32 list, here;    /* here: the next word is the program file */
+	u32 tells, maybe;  /* tells: it ends if there is no program; maybe: the next word belongs to this one, or is the program file */
+	u32 paths, envc;   /* paths: the next word has Java's paths */
+	u32 may;           /* it may be given code in words */
 };
 
 /*
@@ -135,33 +141,34 @@ INLINE u32 vouched(struct run *r, void *task)
 /* ---- the words it is started with ---- */
 
 enum program { STDIN, CODE, FILE, NOTHING }; /* where it takes its program from; NOTHING: from none of these */
-enum letter { FLAG, INLINE_, ARG, REST, FINAL, READS, PROGRAM, CHARSET };
+enum letter { FLAG, INLINE_, ARG, REST, FINAL, READS, PROGRAM, CHARSET, TELLS, SETS, MAYBE };
 
 /* letter says what an option means for where the program comes from. */
 INLINE u32 letter(u32 role, char c)
 {
 	switch (role) {
 	case PYTHON:
-		return c == 'c' ? INLINE_ : c == 'W' || c == 'X' ? ARG : c == 'm' || c == 'V' || c == 'h' ? FINAL : FLAG;
+		return c == 'c' || c == 'i' ? INLINE_ : c == 'W' || c == 'X' ? ARG : c == 'm' || c == 'V' || c == 'h' ? FINAL : FLAG;
 	case PERL:
-		return c == 'e' || c == 'E' || c == 'd' ? INLINE_ : c == 'I' ? ARG : c == 'C' ? CHARSET :
+		/* After a blank, it takes further options. */
+		return c == 'e' || c == 'E' || c == 'd' || c <= ' ' ? INLINE_ : c == 'I' ? ARG : c == 'C' ? CHARSET :
 		       c == 'M' || c == 'm' ? PROGRAM : c == 'i' || c == 'F' || c == 'D' || c == 'x' ? REST :
 		       c == 'v' || c == 'V' || c == 'h' ? FINAL : FLAG;
 	case RUBY:
-		return c == 'e' ? INLINE_ : c == 'I' || c == 'r' || c == 'C' || c == 'E' ? ARG :
-		       c == 'W' || c == 'K' || c == 'x' || c == 'T' || c == 'F' || c == 'i' ? REST : c == 'h' ? FINAL : FLAG;
+		return c == 'e' ? INLINE_ : c == 'I' || c == 'r' || c == 'C' || c == 'X' || c == 'E' ? ARG :
+		       c == ':' || c == 'x' || c == 'F' || c == 'i' ? REST : c == 'v' ? TELLS : c == 'h' ? FINAL : FLAG;
 	case NODE:
 		return c == 'e' || c == 'p' || c == 'r' || c == 'i' ? INLINE_ : c == 'C' ? ARG : c == 'v' || c == 'h' ? FINAL : FLAG;
 	case PHP:
-		return c == 'r' || c == 'B' || c == 'R' || c == 'E' || c == 'a' ? INLINE_ : c == 'f' || c == 'F' ? READS :
-		       c == 'd' || c == 'c' || c == 'z' || c == 'S' || c == 't' ? ARG :
+		return c == 'r' || c == 'B' || c == 'R' || c == 'E' || c == 'a' || c == 'c' ? INLINE_ : c == 'f' || c == 'F' ? READS :
+		       c == 'd' ? SETS : c == 'z' || c == 'S' || c == 't' ? ARG :
 		       c == 'v' || c == 'i' || c == 'm' || c == 'h' ? FINAL : FLAG;
 	case LUA:
-		return c == 'e' || c == 'i' ? INLINE_ : c == 'l' ? ARG : c == 'v' ? FINAL : FLAG;
-	case TCL:
-		return c == 'e' ? ARG : FLAG;
+		return c == 'e' || c == 'i' ? INLINE_ : c == 'l' || c == 'j' ? ARG : c == 'v' ? TELLS : c == 'b' ? FINAL : FLAG;
+	case EXPECT:
+		return c == 'c' || c == 'i' ? INLINE_ : c == 'f' || c == 'b' ? READS : c == 'D' ? ARG : FLAG;
 	case AWK:
-		return c == 'f' || c == 'E' ? READS : c == 'F' || c == 'v' ? ARG : FLAG;
+		return c == 'f' || c == 'E' ? READS : c == 'F' || c == 'v' || c == 'i' || c == 'l' || c == 'e' ? ARG : FLAG;
 	case SHELL:
 		return c == 'c' ? FINAL : c == 's' ? REST : c == 'o' || c == 'O' ? ARG : FLAG;
 	}
@@ -181,19 +188,74 @@ INLINE bool begins(char *s, const char *with, int n)
 /* long_option says the same of options that are words. */
 INLINE u32 long_option(u32 role, char *s)
 {
-	if (role == NODE && (BEGINS(s, "--ev") || BEGINS(s, "--pri") || BEGINS(s, "--im") || BEGINS(s, "--lo") || BEGINS(s, "--req") ||
-			     BEGINS(s, "--inte") || BEGINS(s, "--insp") || BEGINS(s, "--experimental-lo")))
-		return INLINE_;
-	if (role == PHP && (BEGINS(s, "--run") || BEGINS(s, "--process") || BEGINS(s, "--inter")))
-		return INLINE_;
+	if (role == NODE) {
+		if (BEGINS(s, "--ev") || BEGINS(s, "--pri") || BEGINS(s, "--im") || BEGINS(s, "--lo") || BEGINS(s, "--req") || BEGINS(s, "--inte") ||
+		    BEGINS(s, "--insp") || BEGINS(s, "--env") || BEGINS(s, "--snap") || BEGINS(s, "--entry") || BEGINS(s, "--test-r") ||
+		    BEGINS(s, "--test-g") || BEGINS(s, "--experimental-lo") || BEGINS(s, "--experimental-c") || BEGINS(s, "--experimental-sea"))
+			return INLINE_;
+		if (BEGINS(s, "--version") || BEGINS(s, "--help"))
+			return FINAL;
+		/* These have no value; V8 has more than can be listed. */
+		if (BEGINS(s, "--no-") || BEGINS(s, "--enable-") || BEGINS(s, "--preserve-") || BEGINS(s, "--expose") || BEGINS(s, "--harmony") ||
+		    BEGINS(s, "--throw") || BEGINS(s, "--abort") || BEGINS(s, "--pending") || BEGINS(s, "--jitless") || BEGINS(s, "--prof\0") ||
+		    BEGINS(s, "--test\0") || BEGINS(s, "--watch\0") || (BEGINS(s, "--trace-") && s[8] != 'e') ||
+		    (BEGINS(s, "--experimental-") && s[15] != 'd' && s[15] != 'p' && s[15] != 's' && s[15] != 't'))
+			return FLAG;
+		for (int i = 2; i < 64 && s[i]; i++) {
+			if (s[i] == '_' && !BEGINS(s, "--max_")) /* as good as a hyphen */
+				return INLINE_;
+			if (s[i] == '=')
+				return FLAG;
+		}
+		return MAYBE;
+	}
+	if (role == PHP) {
+		if (BEGINS(s, "--run") || BEGINS(s, "--process") || BEGINS(s, "--inter") || BEGINS(s, "--php-ini"))
+			return INLINE_;
+		if (BEGINS(s, "--in") || BEGINS(s, "--modules") || (BEGINS(s, "--r") && s[3] != 'u'))
+			return FINAL;
+		if (BEGINS(s, "--define"))
+			return SETS;
+		if (BEGINS(s, "--zend-extension\0") || BEGINS(s, "--server\0") || BEGINS(s, "--docroot\0"))
+			return ARG;
+	}
+	if (role == RUBY && (BEGINS(s, "--encoding\0") || BEGINS(s, "--external-encoding\0") || BEGINS(s, "--internal-encoding\0") || BEGINS(s, "--enable\0") ||
+			     BEGINS(s, "--disable\0") || BEGINS(s, "--dump\0") || BEGINS(s, "--parser\0") || BEGINS(s, "--backtrace-limit\0") ||
+			     BEGINS(s, "--crash-report\0")))
+		return ARG;
+	if (role == PYTHON && BEGINS(s, "--check-hash-based-pycs\0"))
+		return ARG;
 	if (role == SHELL && (BEGINS(s, "--rcfile") || BEGINS(s, "--init-file")))
 		return ARG;
-	if (role == AWK && (BEGINS(s, "--file") || BEGINS(s, "--exec")))
-		return s[6] == '=' ? FLAG : READS;
+	if ((role == PHP && BEGINS(s, "--file")) || (role == AWK && (BEGINS(s, "--file") || BEGINS(s, "--exec"))))
+		return READS;
 	if (BEGINS(s, "--version") || BEGINS(s, "--help"))
 		return FINAL;
 	return FLAG;
 }
+
+static long each_line(u32 i, void *none)
+{
+	struct run *r = run_of(bpf_get_current_task_btf());
+	if (!r)
+		return 1;
+	char c = r->word[i & (WORDSIZE - 1)];
+	if (c == '\n' || c == '\r')
+		r->words.program = CODE;
+	return !c;
+}
+
+/* has_run says whether a setting of PHP has it run a file, or may be several settings. */
+INLINE bool has_run(struct run *r, u32 at)
+{
+	char v[8] = {};
+	bpf_loop(WORDSIZE, each_line, NULL, 0);
+	bpf_probe_read_kernel(v, sizeof(v), r->word + (at & (WORDSIZE - 1)));
+	return r->words.program == CODE || v[0] <= ' ' || BEGINS(v, "auto_") || BEGINS(v, "opcache.") || BEGINS(v, "zend");
+}
+
+/* behind leaves of the word what comes behind so many bytes. */
+INLINE void behind(struct run *r, u32 n) { bpf_probe_read_kernel_str(r->word, WORDSIZE, r->word + (n & (WORDSIZE - 1))); }
 
 static long each_char(u32 i, void *none)
 {
@@ -241,6 +303,41 @@ INLINE void add_name(struct run *r)
 	r->names = k + 1;
 }
 
+/* each_path adds the last parts of Java's paths that are not judged by their suffix. */
+static long each_path(u32 i, void *none)
+{
+	struct run *r = run_of(bpf_get_current_task_btf());
+	if (!r)
+		return 1;
+	struct words *s = &r->words;
+	char c = r->word[i & (WORDSIZE - 1)];
+	if (c && c != ':' && c != '/') {
+		if (s->was)
+			s->base = i, s->was = 0;
+		s->end = i + 1;
+		return 0;
+	}
+	s->was = 1;
+	if (c == '/')
+		return 0;
+	u32 len = s->end - s->base, k = r->names;
+	char suffix[4] = {};
+	if (len > 4)
+		bpf_probe_read_kernel(suffix, sizeof(suffix), r->word + ((s->end - 4) & (WORDSIZE - 1)));
+	if (len && !(suffix[0] == '.' && suffix[1] == 'j' && suffix[2] == 'a' && suffix[3] == 'r')) {
+		if (k < NAMES) {
+			for (int j = 0; j < NAME / 8; j++)
+				r->name[k].part[j] = 0;
+			if (len > NAME - 1)
+				len = NAME - 1;
+			bpf_probe_read_kernel(&r->name[k], len & (NAME - 1), r->word + (s->base & (WORDSIZE - 1)));
+		}
+		r->names = k + 1;
+	}
+	s->base = s->end = i + 1;
+	return !c;
+}
+
 /* each_letter looks at an option of letters. */
 static long each_letter(u32 i, void *none)
 {
@@ -262,24 +359,114 @@ static long each_letter(u32 i, void *none)
 		s->program = CODE;
 		return 1;
 	}
+	if (s->was == REST) { /* of perl's */
+		if (c > ' ')
+			return 0;
+		s->program = CODE;
+		return 1;
+	}
 	u32 l = letter(s->role, c);
 	s->was = l;
+	if (l == TELLS)
+		s->tells = 1;
 	if (l == INLINE_ || l == FINAL) {
 		s->program = l == FINAL ? NOTHING : CODE;
 		return 1;
 	}
 	if (l == REST) {
 		s->end = s->role == SHELL;
-		return 1;
+		return s->role != PERL;
 	}
-	if (l == ARG || l == READS) {
+	if (l == ARG || l == READS || l == SETS) {
 		bool attached = s->role != SHELL && r->word[(j + 1) & (WORDSIZE - 1)];
-		if (l == READS && attached)
-			s->program = FILE, s->unknown = 1; /* the letters before it are not its name */
-		s->skip = l == ARG && !attached, s->here = l == READS && !attached;
+		if (l == READS)
+			s->here = attached ? j + 1 : 1; /* j is not 0 */
+		else if (l == SETS && attached && has_run(r, j + 1))
+			s->program = CODE;
+		else if (!attached)
+			s->skip = l;
 		return s->role != SHELL;
 	}
 	return 0;
+}
+
+/* program_word looks at the word that names the program file. */
+INLINE long program_word(struct run *r, long n)
+{
+	struct words *s = &r->words;
+	if (s->role == AWK && !s->here) {
+		s->program = NOTHING; /* its text, as in a shell's -c */
+		return 1;
+	}
+	if (n == WORDSIZE)
+		s->unknown = 1;
+	if (!r->word[0] || BEGINS(r->word, "/dev/") || BEGINS(r->word, "/proc/")) { /* perl: standard input; a descriptor */
+		s->tells = 0;
+		return 1;
+	}
+	if (s->maybe && !s->unknown) {
+		s->maybe = 0;
+		if (!s->list)
+			add_name(r);
+		return 0;
+	}
+	s->program = FILE;
+	return 1;
+}
+
+/* java_word looks at a word of Java's. Its classes and archives are judged by their suffix, other files where they are named. */
+INLINE long java_word(struct run *r, u32 i, long n)
+{
+	struct words *s = &r->words;
+	char *w = r->word;
+	if (s->role == JAVA_SHELL) {
+		s->program = STDIN;
+		return 1;
+	}
+	s->unknown = n == WORDSIZE || i == MOST - 1;
+	if (s->unknown)
+		return 1;
+	if (w[0] == '@' || (s->role == JAVA_TOOL && BEGINS(w, "-J"))) { /* more words */
+		s->program = CODE;
+		return 1;
+	}
+	if (s->role == JAVA_TOOL)
+		return 0;
+	bool paths = s->paths, here = s->here;
+	s->paths = s->here = 0;
+	if (!paths && !here && w[0] == '-') {
+		if (BEGINS(w, "-javaagent") || BEGINS(w, "-agentlib") || BEGINS(w, "-Xrun") || BEGINS(w, "-Xbootclasspath") || BEGINS(w, "-XX:Flags") ||
+		    BEGINS(w, "-XX:VMOptionsFile") || BEGINS(w, "-XX:Shared") || BEGINS(w, "-XX:AOT") || BEGINS(w, "--patch-module") ||
+		    BEGINS(w, "--upgrade-module-path") || BEGINS(w, "-Djava.class.path") || BEGINS(w, "-Djdk.module")) {
+			s->program = CODE;
+			return 1;
+		}
+		s->here = BEGINS(w, "-jar\0") || BEGINS(w, "-m\0") || BEGINS(w, "--module\0");
+		s->paths = BEGINS(w, "-cp\0") || BEGINS(w, "-classpath\0") || BEGINS(w, "--class-path\0") || BEGINS(w, "-p\0") || BEGINS(w, "--module-path\0");
+		s->skip = BEGINS(w, "--add-modules\0") || BEGINS(w, "--add-exports\0") || BEGINS(w, "--add-opens\0") || BEGINS(w, "--add-reads\0") ||
+			  BEGINS(w, "--limit-modules\0") || BEGINS(w, "--enable-native-access\0") || BEGINS(w, "--source\0") || BEGINS(w, "-d\0") ||
+			  BEGINS(w, "--describe-module\0") ? ARG : 0;
+		if (BEGINS(w, "--class-path=") || BEGINS(w, "--module-path=")) {
+			behind(r, w[2] == 'c' ? 13 : 14);
+			paths = 1;
+		} else if (BEGINS(w, "--module=")) {
+			behind(r, 9);
+			here = 1;
+		} else
+			return 0;
+	}
+	if (paths) {
+		s->base = s->end = 0, s->was = 1;
+		if (!s->list)
+			bpf_loop(WORDSIZE, each_path, NULL, 0);
+		return 0;
+	}
+	/* Java's own programs run what they are told. */
+	if (BEGINS(w, "jdk.") || BEGINS(w, "jdk/") || BEGINS(w, "sun.") || BEGINS(w, "sun/") || BEGINS(w, "java.") || BEGINS(w, "com.sun.") || BEGINS(w, "com/sun/"))
+		s->program = CODE;
+	else if (!s->list)
+		add_name(r);
+	return 1;
 }
 
 static long each_word(u32 i, void *none)
@@ -303,12 +490,14 @@ static long each_word(u32 i, void *none)
 		n = bpf_probe_read_user_str(r->word, WORDSIZE, (void *)p);
 	} else {
 		n = bpf_probe_read_user_str(r->word, WORDSIZE, (void *)s->at);
-		s->at += n;
+		s->at += n ?: 1;
 	}
-	if (n <= 0) {
+	if (n < 0) {
 		s->unknown = 1;
 		return 1;
 	}
+	if (!n) /* how kernels say that it is empty */
+		r->word[0] = 0;
 	w = r->word;
 	if (i == 0) {
 		if (s->role != BUSYBOX)
@@ -328,47 +517,53 @@ static long each_word(u32 i, void *none)
 		return s->role == NO_ROLE;
 	}
 	if (s->skip) {
+		if (s->skip == SETS && has_run(r, 0))
+			s->program = CODE;
 		s->skip = 0;
 		s->unknown = n == WORDSIZE; /* where the next one begins is not known */
-		return s->unknown != 0;
+		return s->unknown || s->program == CODE;
 	}
+	if (s->role == JAVA || s->role == JAVA_TOOL || s->role == JAVA_SHELL)
+		return java_word(r, i, n);
 	bool option = (w[0] == '-' || (s->role == SHELL && w[0] == '+')) && !s->past;
 	if (s->here || !option || !w[1]) {
-		if (!s->here && option && s->role != SHELL) /* "-" is standard input */
+		if (!s->here && option && s->role != SHELL) { /* "-" is standard input */
+			s->tells = 0;
 			return 1;
+		}
 		if (!s->here && option) /* an old way to end a shell's options */
 			return 0;
-		if (s->role == AWK && !s->here) {
-			s->program = NOTHING; /* its text, as in a shell's -c */
-			return 1;
-		}
-		if (s->role == JAVA) {
-			s->program = NOTHING; /* a class or a jar, by its suffix */
-			return 1;
-		}
-		if (n == WORDSIZE)
-			s->unknown = 1;
-		if (BEGINS(w, "/dev/") || BEGINS(w, "/proc/")) /* a descriptor */
-			return 1;
-		s->program = FILE;
-		return 1;
+		return program_word(r, n);
+	}
+	s->maybe = 0;
+	if (s->role == TCL) { /* it knows one option; any other is for what it reads from standard input */
+		s->skip = i == 1 && BEGINS(w, "-encoding\0") ? ARG : 0;
+		return !s->skip;
 	}
 	if (w[0] == '-' && w[1] == '-') {
 		if (!w[2]) {
 			s->past = 1;
-			return 0;
+			return s->role == PHP; /* its program is standard input then */
 		}
 		u32 o = long_option(s->role, w);
-		s->skip = o == ARG, s->here = o == READS;
+		if (o == READS && w[6] == '=') { /* --file=, --exec= */
+			behind(r, 7);
+			return program_word(r, n);
+		}
+		if (o == SETS && w[8] == '=')
+			o = has_run(r, 9) ? INLINE_ : FLAG;
+		s->skip = o == ARG || o == SETS ? o : 0, s->here = o == READS, s->maybe = o == MAYBE;
 		s->program = o == INLINE_ ? CODE : o == FINAL ? NOTHING : STDIN;
 		return s->program != STDIN;
 	}
-	if (s->role == JAVA)
-		return 0;
 	s->was = FLAG, s->end = 0;
 	bpf_loop(WORDSIZE, each_letter, NULL, 0);
 	if (s->program != STDIN || s->end)
 		return 1;
+	if (s->here > 1) { /* the letters before it are not its name */
+		behind(r, s->here);
+		return program_word(r, n);
+	}
 	if (n == WORDSIZE)
 		s->unknown = 1;
 	return s->unknown != 0;
@@ -382,14 +577,18 @@ INLINE u32 refuses(struct run *r)
 {
 	struct words *s = &r->words;
 	void *task = bpf_get_current_task_btf();
-	bpf_loop(64, each_word, NULL, 0);
+	if (s->role == JAVA || s->role == JAVA_TOOL)
+		s->program = NOTHING;
+	bpf_loop(MOST, each_word, NULL, 0);
+	if (s->tells && s->program == STDIN)
+		s->program = NOTHING;
 	if (s->role == BUSYBOX)
 		s->role = NO_ROLE;
 	if (s->role == NO_ROLE)
 		return 0;
 	/* What the machine's own services are made of: root's, and of no login. */
 	bool service = session(task) == NO_SESSION && !(u32)bpf_get_current_uid_gid();
-	bool may = service || vouched(r, task);
+	bool may = s->may = service || vouched(r, task);
 	if (s->unknown) /* shells and awk may be told anything in words as well */
 		return may || s->role == SHELL || s->role == AWK ? 0 : INLINE_CODE;
 	if (s->program == FILE || s->program == NOTHING || may)
@@ -440,7 +639,7 @@ INLINE int starts(struct linux_binprm *b, u32 flags)
 	bool script = READ(b, interp) != READ(b, filename); /* this is the interpreter of one, which was judged */
 	r->becomes = role;
 	r->manager = role == INSTALLER || (script && r->manager);
-	struct words s = {.role = role, .argc = 64, .list = 1, .at = arguments()};
+	struct words s = {.role = role, .argc = MOST, .list = 1, .at = arguments()};
 	if (role && role != INSTALLER && !script && s.at) { /* a script's interpreter gets other words */
 		r->words = s;
 		u32 reason = refuses(r);
@@ -451,6 +650,64 @@ INLINE int starts(struct linux_binprm *b, u32 flags)
 		}
 	}
 	return 0;
+}
+
+/* told says whether a variable of the environment has an interpreter run code, or files that are judged by no name. */
+INLINE bool told(u32 role, char *s)
+{
+	switch (role) {
+	case PYTHON:
+		return BEGINS(s, "PYTHONINSPECT=");
+	case PERL:
+		return BEGINS(s, "PERL5OPT=");
+	case NODE:
+		return BEGINS(s, "NODE_OPTIONS=");
+	case JAVA:
+	case JAVA_TOOL:
+		return BEGINS(s, "CLASSPATH=") || BEGINS(s, "JAVA_TOOL_OPTIONS=") || BEGINS(s, "_JAVA_OPTIONS=") || BEGINS(s, "JDK_JAVA");
+	case PHP:
+		return BEGINS(s, "PHPRC=") || BEGINS(s, "PHP_INI_SCAN_DIR=");
+	case LUA:
+		return BEGINS(s, "LUA_INIT") || BEGINS(s, "LUA_PATH");
+	case SHELL:
+		return BEGINS(s, "BASH_ENV=") || BEGINS(s, "ENV=") || BEGINS(s, "BASH_FUNC_") || BEGINS(s, "SHELLOPTS=");
+	}
+	return 0;
+}
+
+/* each_string goes through the words and then the environment, which lies behind them. */
+static long each_string(u32 i, void *none)
+{
+	struct run *r = run_of(bpf_get_current_task_btf());
+	if (!r)
+		return 1;
+	struct words *s = &r->words;
+	long n = bpf_probe_read_user_str(r->word, WORDSIZE, (void *)s->at);
+	if (n < 0)
+		return 1;
+	if (!n) /* how kernels say that it is empty */
+		r->word[0] = 0, n = 1;
+	if (!s->argc && !s->past && told(s->role, r->word))
+		return 1;
+	s->past = n == WORDSIZE; /* the next one may be the rest of it */
+	s->at += s->past ? n - 1 : n;
+	if (s->past)
+		return 0;
+	if (s->argc)
+		s->argc--;
+	else
+		s->envc--;
+	return !s->argc && !s->envc;
+}
+
+/* surrounded says whether the environment of a new program tells it what to run, or cannot be read. */
+INLINE bool surrounded(struct run *r, struct linux_binprm *b)
+{
+	struct words *s = &r->words;
+	s->at = READ(b, p), s->argc = READ(b, argc), s->envc = READ(b, envc), s->past = 0;
+	if (s->argc || s->envc)
+		bpf_loop(1 << 17, each_string, NULL, 0);
+	return *(volatile u32 *)&s->argc || *(volatile u32 *)&s->envc;
 }
 
 /* begun looks at the words that nobody can change any more. */
@@ -479,15 +736,23 @@ INLINE void begun(struct linux_binprm *b)
 	struct words s = {.role = role, .at = READ(b, p), .argc = READ(b, argc)};
 	r->words = s;
 	u32 reason = refuses(r);
+	bool file = r->words.program == FILE && !r->words.unknown;
 	r->role = r->words.role;
+	if (file && !reason)
+		add_name(r);
+	if (!reason && r->role && !r->words.may && surrounded(r, b)) {
+		if (r->role == SHELL)
+			file = 0; /* as if somebody typed */
+		else
+			reason = INLINE_CODE;
+	}
 	if (reason) {
 		nameless(w, INTERPRET, reason, NULL);
 		if (MODE(w) == ENFORCE)
 			bpf_send_signal(SIGKILL); /* before its first instruction */
 		return;
 	}
-	if (r->words.program == FILE && !r->words.unknown) { /* it is trusted, or will not be read */
-		add_name(r);
+	if (file) { /* it is trusted, or will not be read */
 		r->manager = manager;
 		r->vouched = manager ? BY_INSTALLER : vouched(r, task) ?: BY_SCRIPT, r->session = session(task);
 	} else if (r->role == SHELL && r->words.program == STDIN)
@@ -519,26 +784,6 @@ INLINE void name_of(struct dentry *d, struct name *n)
 	__builtin_memcpy(n, text, sizeof(*n));
 }
 
-/* Where a program file's name leads to. */
-SEC("lsm/inode_follow_link")
-int followed(u64 *ctx)
-{
-	struct run *r = run_of(bpf_get_current_task_btf());
-	if (!r || !r->role || !r->names || r->names > NAMES || !watching(setting(WORD)))
-		return 0;
-	struct name n = {};
-	name_of((void *)ctx[0], &n);
-	if (!is_name(r, &n))
-		return 0;
-	struct inode *i = (void *)ctx[1];
-	char *to = READ(i, i_link);
-	if (!to || bpf_probe_read_kernel_str(r->word, WORDSIZE, to) <= 0)
-		r->names = NAMES + 1;
-	else
-		add_name(r);
-	return 0;
-}
-
 #define LAST(a, b, c, d, e) ((u64)(u8)(e) << 56 | (u64)(u8)(d) << 48 | (u64)(u8)(c) << 40 | (u64)(u8)(b) << 32 | (u64)(u8)(a) << 24)
 #define ENDS2(v, x, y) ((v) >> 40 == (('.') | (x) << 8 | (y) << 16))
 #define ENDS3(v, x, y, z) ((v) >> 32 == ((u64)'.' | (x) << 8 | (y) << 16 | (u64)(z) << 24))
@@ -550,27 +795,67 @@ INLINE bool is_code(u32 role, u64 v)
 	switch (role) {
 	case PYTHON:
 		return ENDS2(v, 'p', 'y') || ENDS3(v, 'p', 'y', 'c') || ENDS3(v, 'p', 'y', 'o') || ENDS3(v, 'p', 'y', 'w') ||
-		       ENDS3(v, 'p', 'y', 'z') || ENDS3(v, 'p', 't', 'h');
+		       ENDS3(v, 'p', 'y', 'z') || ENDS3(v, 'p', 't', 'h') ||
+		       (ENDS3(v, 'z', 'i', 'p') && (u8)(v >> 24) <= '9' && ((u8)v == 'n' || (u8)(v >> 8) == 'n')); /* python313.zip, where it looks first */
 	case PERL:
-		return ENDS2(v, 'p', 'l') || ENDS2(v, 'p', 'm') || ENDS2(v, 'p', 'h') || ENDS2(v, 'a', 'l') || ENDS3(v, 'p', 'm', 'c');
+		return ENDS2(v, 'p', 'l') || ENDS2(v, 'p', 'm') || ENDS2(v, 'p', 'h') || ENDS2(v, 'a', 'l') ||
+		       ENDS2(v, 'i', 'x') || ENDS2(v, 'b', 's') || ENDS3(v, 'p', 'm', 'c');
 	case RUBY:
-		return ENDS2(v, 'r', 'b');
+		return ENDS2(v, 'r', 'b') || v == CHARS8('.', 'g', 'e', 'm', 's', 'p', 'e', 'c');
 	case NODE:
-		return ENDS2(v, 'j', 's') || ENDS3(v, 'm', 'j', 's') || ENDS3(v, 'c', 'j', 's');
+		return ENDS2(v, 'j', 's') || ENDS3(v, 'm', 'j', 's') || ENDS3(v, 'c', 'j', 's') ||
+		       v == CHARS8('a', 'g', 'e', '.', 'j', 's', 'o', 'n'); /* package.json names a package's program text */
 	case JAVA:
-		return ENDS3(v, 'j', 'a', 'r') || ENDS4(v, 'j', 'a', 'v', 'a') || v >> 16 == 0x7373616c632eULL /* .class */;
+	case JAVA_TOOL:
+	case JAVA_SHELL:
+		return ENDS3(v, 'j', 'a', 'r') || ENDS3(v, 'J', 'A', 'R') || ENDS3(v, 'j', 's', 'a') || v >> 8 == 0x73656c75646f6dULL /* modules */ || ENDS4(v, 'j', 'a', 'v', 'a') || v >> 16 == 0x7373616c632eULL /* .class */;
 	case PHP:
 		return ENDS3(v, 'p', 'h', 'p') || ENDS3(v, 'i', 'n', 'c') || ENDS4(v, 'p', 'h', 'a', 'r');
 	case LUA:
 		return ENDS3(v, 'l', 'u', 'a');
 	case TCL:
-		return ENDS3(v, 't', 'c', 'l') || ENDS2(v, 't', 'm');
+	case EXPECT:
+		return ENDS3(v, 't', 'c', 'l') || ENDS2(v, 't', 'm') || v == CHARS8('t', 'c', 'l', 'I', 'n', 'd', 'e', 'x');
 	case AWK:
 		return ENDS3(v, 'a', 'w', 'k');
 	case SHELL:
 		return ENDS2(v, 's', 'h') || ENDS3(v, 'z', 's', 'h') || ENDS3(v, 'k', 's', 'h') || ENDS4(v, 'b', 'a', 's', 'h') ||
 		       ENDS4(v, 'd', 'a', 's', 'h');
 	}
+	return 0;
+}
+
+/* end_of returns the last eight bytes of a name, whose first ones are in n. */
+INLINE u64 end_of(struct name *n, const void *text, u32 len)
+{
+	u64 end = 0;
+	if (len >= 8)
+		bpf_probe_read_kernel(&end, 8, text + len - 8);
+	else
+		end = n->part[0] << (8 * (8 - len) & 63);
+	return end;
+}
+
+/* Where the name of a program file or of a module leads to. */
+SEC("lsm/inode_follow_link")
+int followed(u64 *ctx)
+{
+	struct run *r = run_of(bpf_get_current_task_btf());
+	if (!r || !r->role || r->names > NAMES || !watching(setting(WORD)))
+		return 0;
+	struct dentry *d = (void *)ctx[0];
+	struct name n = {};
+	name_of(d, &n);
+	bool module = is_code(r->role, end_of(&n, READ(d, d_name.name), READ(d, d_name.len)));
+	if (!module && !is_name(r, &n))
+		return 0;
+	struct inode *i = (void *)ctx[1];
+	char *to = READ(i, i_link);
+	long len = to ? bpf_probe_read_kernel_str(r->word, WORDSIZE, to) : 0;
+	if (len <= 0)
+		r->names = NAMES + 1;
+	else if (!module || len < 9 || !is_code(r->role, end_of(&n, r->word, len - 1)))
+		add_name(r);
 	return 0;
 }
 
@@ -601,17 +886,13 @@ INLINE int interprets(struct file *f)
 	struct dentry *d = READ(f, f_path.dentry);
 	struct name n = {};
 	name_of(d, &n);
-	u32 len = READ(d, d_name.len);
-	u64 end = 0;
-	if (len >= 8)
-		bpf_probe_read_kernel(&end, 8, READ(d, d_name.name) + len - 8);
-	else
-		end = n.part[0] << (8 * (8 - len) & 63);
+	u64 end = end_of(&n, READ(d, d_name.name), READ(d, d_name.len));
 	bool program = is_name(r, &n);
 	if (!is_code(r->role, end) && !program)
 		return 0;
-	count(JUDGED);
+	void *task = bpf_get_current_task_btf();
 	struct verdict v = {.word = w};
+	count(JUDGED);
 	if (type != S_IFREG) /* a named pipe, a terminal, a disk: what is read there is in no file */
 		return refuse(&v, INTERPRET, IRREGULAR, f);
 	/*
@@ -620,7 +901,7 @@ INLINE int interprets(struct file *f)
 	 */
 	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
 	u64 code = fact ? __sync_fetch_and_or(&fact->code, 1) : 0;
-	u32 reason = fact ? knows(i, fact, w) : UNREADABLE;
+	u32 reason = fact ? knows(i, fact, w, &v) : UNREADABLE;
 	if (!reason)
 		return 0;
 	if (fact && !code)
@@ -629,7 +910,7 @@ INLINE int interprets(struct file *f)
 	 * The agent has not come to show what is just being installed. It is no worse than the code in words that is allowed
 	 * there. A script that is a package manager is not what it installs.
 	 */
-	if (reason == UNSEEN && !(program && r->manager) && vouched(r, bpf_get_current_task_btf()) == BY_INSTALLER)
+	if (reason == UNSEEN && !(program && r->manager) && vouched(r, task) == BY_INSTALLER)
 		return 0;
 	if (r->role == PYTHON && ENDS3(end, 'p', 'y', 'c') && is_cache(READ(d, d_parent)))
 		return ANSWER(w); /* it takes the source instead, and nobody tried anything */

@@ -127,7 +127,7 @@ struct address_space { struct inode *host; };
 struct file { u32 f_mode, f_flags; struct inode *f_inode; struct path f_path; struct address_space *f_mapping; };
 struct io_uring_cmd { struct file *file; u32 cmd_op; };
 
-struct linux_binprm { struct file *file; unsigned long p; int argc; const char *filename, *interp; };
+struct linux_binprm { struct file *file; unsigned long p; int argc, envc; const char *filename, *interp; };
 struct linux_binprm___check { u32 is_check : 1; }; /* 6.14 */
 struct anon_vma;
 struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; struct anon_vma *anon_vma; };
