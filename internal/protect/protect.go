@@ -45,8 +45,8 @@ type Config struct {
 	// Follow calls each with every new trust set, or with the error that kept
 	// one from being built, until ctx ends.
 	Follow func(ctx context.Context, each func(*cordon.TrustSet, error)) error
-	// Hurry has a set that is being built sooner, until done is called: an order
-	// waits for it. nil: it cannot be had sooner.
+	// Hurry has sets built sooner, until done is called: an order waits for one, or
+	// the machine is restricted. nil: they cannot be had sooner.
 	Hurry func() (done func())
 	// Idle is the mode of a machine that is not restricted: off, or audit, which
 	// counts what would be refused. Empty: off.
@@ -90,6 +90,7 @@ type Protection struct {
 	checked survivalCheck
 	puts    uint64 // how often something was put in force
 	built   error  // why there is no newer set
+	rest    func() // sets may be built slowly again; nil: they may be
 	once    sync.Once
 
 	observed atomic.Pointer[cordon.Observed]
@@ -227,10 +228,25 @@ func (p *Protection) Switch(ctx context.Context, mode cordon.Mode) error {
 		return err
 	}
 	p.note(func(o *cordon.Observed) { o.Mode, o.InForce, o.Problem = mode, true, "" })
+	p.press(mode == cordon.ModeEnforce)
 	if mode == cordon.ModeOff {
 		p.audit(ctx)
 	}
 	return nil
+}
+
+// press says whether sets are built as fast as can be: what a package manager
+// installs on a restricted machine waits for them. It is called with mu held.
+func (p *Protection) press(on bool) {
+	if p.cfg.Hurry == nil || on == (p.rest != nil) {
+		return
+	}
+	if on {
+		p.rest = p.cfg.Hurry()
+		return
+	}
+	p.rest()
+	p.rest = nil
 }
 
 // first waits for a first trust set, or for the news that there will be none soon.

@@ -155,6 +155,19 @@ func open(ctx context.Context, path string) (*request, error) {
 	return &request{path: path, digest: cordon.Digest(h.Sum(nil)), f: f}, nil
 }
 
+// agentProgram is where Cordon's packages have the agent.
+const agentProgram = "/usr/bin/cordon"
+
+// originOf is the origin of what an archive has at a path. The agent's program is
+// the next agent's as soon as it is unpacked: the one that runs, which would find
+// that out when it has read the package database, may be replaced before.
+func originOf(at, archive string) string {
+	if at == agentProgram {
+		return "cordon"
+	}
+	return archive
+}
+
 // contents reads the archive once more, and makes sure that it is still what was
 // hashed when it was found to be trustworthy.
 func (v *verifier) contents(ctx context.Context, r *request) ([]content, error) {

@@ -291,6 +291,28 @@ func TestRoleAdmitted(t *testing.T) {
 	}
 }
 
+// An agent that is just unpacked is one at once: what it replaces may end before it
+// has read the package database.
+func TestAgentAdmitted(t *testing.T) {
+	m := newMachine(t)
+	key, public := newKey(t)
+	m.write("/usr/share/keyrings/tests.asc", public)
+	paths := m.publish("srv", key, tool("cordon"), tool("cordon-like"))
+	m.restrict()
+	if err := m.admit(paths...); err != nil {
+		t.Fatal(err)
+	}
+	m.reopen()
+	all := m.Entries()
+	for name, want := range map[string]bool{"cordon": true, "cordon-like": false} {
+		digest := cordon.Digest(sha256.Sum256([]byte("program " + name)))
+		i := slices.IndexFunc(all, func(e cordon.TrustEntry) bool { return e.Digest == digest })
+		if i < 0 || (all[i].Origin == "cordon") != want {
+			t.Errorf("%s is in %+v", name, all)
+		}
+	}
+}
+
 // A ledger that is damaged admits nothing, and an unrestricted machine has no gate.
 func TestDamagedLedger(t *testing.T) {
 	m := newMachine(t)

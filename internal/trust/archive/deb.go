@@ -138,6 +138,6 @@ func tarball(r io.Reader, ending string, control bool, origin string) ([]content
 		if !control && !keys && h.Mode&0o111 == 0 && !bytes.Equal(head[:], []byte("\x7fELF")) && !strings.Contains(name, ".ko.") && !cordon.IsProgramText(name) {
 			continue
 		}
-		all = append(all, content{cordon.TrustEntry{Digest: cordon.Digest(sum.Sum(nil)), Size: h.Size, Origin: origin, Role: cordon.RoleOf(name)}, keys})
+		all = append(all, content{cordon.TrustEntry{Digest: cordon.Digest(sum.Sum(nil)), Size: h.Size, Origin: originOf(at, origin), Role: cordon.RoleOf(name)}, keys})
 	}
 }

@@ -30,7 +30,7 @@ func (v *verifier) rpm(r io.Reader, origin string, named bool) ([]content, error
 		if f.Mode&0o111 == 0 && !strings.Contains(f.Path, ".so") && !strings.Contains(f.Path, ".ko") && !isKeyring(f.Path) && !cordon.IsProgramText(f.Path) {
 			continue
 		}
-		e := cordon.TrustEntry{Digest: cordon.Digest(f.Digest), Size: f.Size, Origin: origin, Role: cordon.RoleOf(path.Base(f.Path))}
+		e := cordon.TrustEntry{Digest: cordon.Digest(f.Digest), Size: f.Size, Origin: originOf(f.Path, origin), Role: cordon.RoleOf(path.Base(f.Path))}
 		all = append(all, content{e, isKeyring(f.Path)})
 	}
 	return all, nil
