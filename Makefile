@@ -39,15 +39,16 @@ deps:
 
 test: deps lint build
 	GOARCH=arm64 $(GO) build -o /dev/null ./cmd/cordon
-	$(GO) test -timeout 30m -skip '^TestColumns$$' $$($(GO) list ./... | grep -v -e /test/installed -e /test/rpm)
+	$(GO) test -timeout 30m -skip '^TestColumns$$' $$($(GO) list ./... | grep -v -e /test/installed -e /test/rpm -e /test/interpreters)
 
 # Many minutes of emulation, so apart from the other tests: the bypass suite on its
 # kernels, whole machines with the packages installed, restricted, rebooted and upgraded,
-# and rpm and dnf on a restricted machine.
+# rpm and dnf on a restricted machine, and interpreters of nine languages.
 test-machines: deps build
 	$(GO) test -count=1 -timeout 60m -v -run '^TestColumns$$' ./test/bypass
 	$(GO) test -count=1 -timeout 60m -v ./test/installed
 	$(GO) test -count=1 -timeout 30m -v ./test/rpm
+	$(GO) test -count=1 -timeout 60m -v ./test/interpreters
 
 # Every technique that we know to run what is not trusted, on every kernel, and
 # what came of it: see docs/limits.md.
