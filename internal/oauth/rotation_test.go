@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -126,8 +127,11 @@ func TestGenericLibrary(t *testing.T) {
 		t.Error(err)
 	}
 	keys = []*rsa.PrivateKey{testKeys[1], testKeys[0]}
-	if err := verify(getToken(t, s)); err != nil { // it looks for the new key
-		t.Error(err)
+	// It looks for the new key, unless it has the answer to its last question in hand:
+	// another goroutine puts that away.
+	next := getToken(t, s)
+	for err = verify(next); err != nil && t.Context().Err() == nil; err = verify(next) {
+		runtime.Gosched()
 	}
 	if err := verify(first); err != nil {
 		t.Error(err)
