@@ -190,7 +190,7 @@ func dispatch(own, api, login http.Handler) http.Handler {
 		switch first {
 		case "api":
 			api.ServeHTTP(w, r)
-		case "agent", "cordon", "healthz", "readyz":
+		case "agent", "cordon", "healthz", "openapi", "readyz":
 			own.ServeHTTP(w, r)
 		default:
 			login.ServeHTTP(w, r)

@@ -25,7 +25,13 @@ type learner struct {
 
 	mu    sync.Mutex
 	shown map[string]cordon.FileID
+	since time.Time // when the minute of named began
+	named int       // files that others named in it
 }
+
+// maxNamed is how many refused files a minute are shown that nobody but who made
+// them has named: each is hashed, and what the kernel remembers has an end.
+const maxNamed = 60
 
 // newLearner returns a learner that does nothing unless e judges by what it was shown.
 func newLearner(e enforce.Enforcer, built *trust.Builder, log *slog.Logger) *learner {
@@ -103,6 +109,12 @@ func (l *learner) refused(r enforce.Refusal) {
 	if id, ok := l.shown[r.Path]; ok {
 		l.one(r.Path, id)
 	} else if r.Unseen && l.found != nil {
+		if time.Since(l.since) > time.Minute {
+			l.since, l.named = time.Now(), 0
+		}
+		if l.named++; l.named > maxNamed {
+			return
+		}
 		if err := l.found(r.Path); err != nil {
 			l.log.Debug("a refused file was not shown to the kernel", "err", err)
 		}

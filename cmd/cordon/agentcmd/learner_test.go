@@ -81,6 +81,12 @@ func TestLearner(t *testing.T) {
 	e.saw(t, "refused for another reason: only what was shown before", "a.py", "a.py")
 	refuse(l, "/own.txt", true)
 	e.saw(t, "refused, and not known", "own.txt")
+	var named []string
+	for range 2 * maxNamed {
+		refuse(l, "/flood.txt", true)
+		named = append(named, "flood.txt")
+	}
+	e.saw(t, "a flood of what nobody knows, after one", named[:maxNamed-1]...)
 	write("lib/c.sh", "c")
 	e.fails = true
 	l.unpacked(t.Context())
