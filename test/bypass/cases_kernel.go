@@ -275,6 +275,17 @@ var kernelCases = []Case{
 		}
 		return w.mark(errors.Join(err, f.Close()))
 	}},
+	{ID: "B19", Name: "what the kernel has for debugging (debugfs)", Refusals: anyNumber, Attempt: func(w *World) error {
+		const at = "/run/debugfs"
+		if err := w.mount("none", at, "debugfs", 0, ""); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(at+"/x86/tlb_single_page_flush_ceiling", os.O_RDWR, 0)
+		if err == nil {
+			err = f.Close()
+		}
+		return w.mark(err)
+	}},
 	{ID: "B19", Name: "BPF program that writes to the memory of processes", Silent: true, Refusals: anyNumber, Attempt: func(w *World) error {
 		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.Kprobe, License: "GPL", Instructions: asm.Instructions{
 			asm.Mov.Imm(asm.R1, 0), asm.Mov.Reg(asm.R2, asm.R10), asm.Add.Imm(asm.R2, -8), asm.Mov.Imm(asm.R3, 8), asm.StoreMem(asm.R2, 0, asm.R3, asm.DWord),

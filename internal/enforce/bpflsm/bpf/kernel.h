@@ -164,7 +164,7 @@ enum kernel_read_file_id { READING_MODULE = 2, READING_KEXEC_IMAGE = 3, READING_
 enum kernel_read_file_id___new { READING_MODULE_COMPRESSED = 3 }; /* 6.14 */
 enum kernel_load_data_id { LOADING_MODULE = 2, LOADING_KEXEC_IMAGE = 3, LOADING_KEXEC_INITRAMFS = 4 };
 
-enum lockdown_reason { LOCKDOWN_DEV_MEM = 2, LOCKDOWN_HIBERNATION = 5, LOCKDOWN_PCI_ACCESS = 6, LOCKDOWN_IOPORT = 7, LOCKDOWN_MSR = 8, LOCKDOWN_ACPI_TABLES = 9, LOCKDOWN_TIOCSSERIAL = 12, LOCKDOWN_BPF_WRITE_USER = 16 };
+enum lockdown_reason { LOCKDOWN_MODULE_SIGNATURE = 1, LOCKDOWN_KEXEC = 4, LOCKDOWN_HIBERNATION = 5, LOCKDOWN_XMON_WR = 17, LOCKDOWN_DBG_WRITE_KERNEL = 19 /* 5.19 */, LOCKDOWN_INTEGRITY_MAX = 21 };
 
 /* CHARS is the first four characters of a name, as a little-endian number. */
 #define CHARS(a, b, c, d) ((a) | (b) << 8 | (c) << 16 | (d) << 24)

@@ -87,7 +87,12 @@ int switched(struct bpf_sysctl *ctx)
 	return 0;
 }
 
-/* What root may do to the kernel's memory, also by way of devices, or have a BPF program do to that of others. */
+/*
+ * What the kernel itself would keep from root if it were locked down for its
+ * integrity (kernel_lockdown(7)): ways to its memory, also by devices and what is
+ * there for debugging, or for a BPF program to that of others. Modules and
+ * kernels are judged where they are read.
+ */
 SEC("lsm/locked_down")
 int locked(u64 *ctx)
 {
@@ -95,13 +100,16 @@ int locked(u64 *ctx)
 	u64 w = setting(WORD);
 	if (MODE(w) == OFF || setting(SCOPE))
 		return 0;
-	/* An image of the whole memory could be another's. Who only looks at /sys/power asks as well, so that it is no event. */
-	if (what == ENUM(enum lockdown_reason, LOCKDOWN_HIBERNATION))
-		return keep_out() ? -EPERM : 0;
-	if (what != ENUM(enum lockdown_reason, LOCKDOWN_DEV_MEM) && what != ENUM(enum lockdown_reason, LOCKDOWN_BPF_WRITE_USER) &&
-	    what != ENUM(enum lockdown_reason, LOCKDOWN_ACPI_TABLES) && what != ENUM(enum lockdown_reason, LOCKDOWN_MSR) &&
-	    what != ENUM(enum lockdown_reason, LOCKDOWN_IOPORT) && what != ENUM(enum lockdown_reason, LOCKDOWN_TIOCSSERIAL) && what != ENUM(enum lockdown_reason, LOCKDOWN_PCI_ACCESS))
+	if (what <= ENUM(enum lockdown_reason, LOCKDOWN_MODULE_SIGNATURE) || what == ENUM(enum lockdown_reason, LOCKDOWN_KEXEC) ||
+	    what >= ENUM(enum lockdown_reason, LOCKDOWN_INTEGRITY_MAX))
 		return 0;
+	/*
+	 * An image of the whole memory could be another's; who only looks at /sys/power asks as well, so that it is no event.
+	 * Who asks in the kernel's own debugger has stopped all processors, and whoever may hold what an event waits for.
+	 */
+	if (what == ENUM(enum lockdown_reason, LOCKDOWN_HIBERNATION) || what == ENUM(enum lockdown_reason, LOCKDOWN_XMON_WR) ||
+	    (ENUM_EXISTS(enum lockdown_reason, LOCKDOWN_DBG_WRITE_KERNEL) && what == ENUM(enum lockdown_reason, LOCKDOWN_DBG_WRITE_KERNEL)))
+		return keep_out() ? -EPERM : 0;
 	count(JUDGED);
 	return nameless(w, MEMORY, MEDDLES, NULL);
 }
