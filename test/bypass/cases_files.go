@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -151,9 +154,67 @@ func onFile(w *World) (disk, error) {
 func onVolume(w *World) (disk, error) {
 	d, err := onFile(w)
 	if err == nil {
-		d.dev, err = w.volume(d.dev)
+		d.dev, _, err = w.volume(d.dev)
 	}
 	return d, err
+}
+
+// lent has a disk read into the memory of a trusted program, which is mapped when
+// it begins and neither mapped nor open any more when the disk answers.
+func lent(w *World) error {
+	dev, err := w.loop(w.path("disk"))
+	if err != nil {
+		return err
+	}
+	dev, hold, err := w.volume(dev)
+	if err != nil {
+		return err
+	}
+	disk, err := unix.Open(dev, unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	w.later(func() { _ = unix.Close(disk) })
+	page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	copy(page, program(fixed, w.marker))
+	_, err = unix.Pwrite(disk, page, 0)
+	path := w.path("program")
+	if err = errors.Join(err, unix.Munmap(page), put(path, program(fixed, goodMark))); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err = hold(true); err != nil {
+		return errors.Join(err, unix.Munmap(m))
+	}
+	read, thread := make(chan error, 1), make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		thread <- unix.Gettid()
+		_, err := unix.Pread(disk, m, 0)
+		read <- err
+	}()
+	answer := sync.OnceValue(func() error { return errors.Join(hold(false), <-read) })
+	w.later(func() { _ = answer() })
+	for stat := fmt.Sprintf("/proc/self/task/%d/stat", <-thread); len(read) == 0; time.Sleep(10 * time.Millisecond) {
+		if b, err := os.ReadFile(stat); err != nil || bytes.Contains(b, []byte(") D ")) { // it waits for the disk
+			break
+		}
+	}
+	if err := errors.Join(unix.Munmap(m), w.run(path)); err != nil {
+		return err
+	}
+	return errors.Join(answer(), w.run(path))
 }
 
 // lib runs f with a copy of the untrusted library.
@@ -310,6 +371,7 @@ var fileCases = []Case{
 	{ID: "B04", Name: "script written through a shared mapping", Also: busy, Attempt: overwritten(theScript, sharedMapping)},
 	{ID: "B04", Name: "program truncated and written again", Also: busy, Attempt: overwritten(good, rewrite)},
 	{ID: "B04", Name: "script truncated and written again", Also: busy, Attempt: overwritten(theScript, rewrite)},
+	{ID: "B04", Name: "program changed by a read into its memory that was under way (direct I/O)", Attempt: lent},
 	{ID: "B04", Name: "script changed while it is read", Race: true, Refusals: anyNumber, Silent: true, Also: busy, Attempt: func(w *World) error {
 		evil := "#!/bin/sh\n: > " + w.marker + "\n"
 		turn := 0

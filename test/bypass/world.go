@@ -227,21 +227,22 @@ func (w *World) loop(file string) (string, error) {
 	return dev, nil
 }
 
-// volume has the device mapper make a device of another one (linear), and returns it.
-func (w *World) volume(dev string) (string, error) {
+// volume has the device mapper make a device of another one (linear), and returns
+// it and what has it keep those waiting who read.
+func (w *World) volume(dev string) (_ string, hold func(yes bool) error, _ error) {
 	var st unix.Stat_t
 	if err := unix.Stat(dev, &st); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	ctl, err := os.OpenFile("/dev/mapper/control", os.O_RDWR, 0)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	w.later(func() { _ = ctl.Close() })
 	const head = 312 // struct dm_ioctl of linux/dm-ioctl.h
-	tell := func(nr uintptr, targets uint32, table []byte) (arg []byte, err error) {
+	tell := func(nr uintptr, targets, flags uint32, table []byte) (arg []byte, err error) {
 		arg = append(make([]byte, head), table...)
-		for i, v := range []uint32{4, 0, 0, uint32(len(arg)), head, targets} {
+		for i, v := range []uint32{4, 0, 0, uint32(len(arg)), head, targets, 0, flags} {
 			binary.LittleEndian.PutUint32(arg[4*i:], v)
 		}
 		copy(arg[48:], "bypass")
@@ -250,21 +251,28 @@ func (w *World) volume(dev string) (string, error) {
 		}
 		return arg, err
 	}
-	made, err := tell(3 /* DM_DEV_CREATE */, 0, nil)
+	made, err := tell(3 /* DM_DEV_CREATE */, 0, 0, nil)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	w.later(func() { _, _ = tell(4 /* DM_DEV_REMOVE */, 0, nil) })
+	w.later(func() { _, _ = tell(4 /* DM_DEV_REMOVE */, 0, 0, nil) })
 	// struct dm_target_spec: where it begins and how long it is, in sectors, its type, and of what.
 	table := make([]byte, 40)
 	binary.LittleEndian.PutUint64(table[8:], 8<<20/512)
 	copy(table[24:], "linear")
 	table = append(fmt.Appendf(table, "%d:%d 0", unix.Major(st.Rdev), unix.Minor(st.Rdev)), make([]byte, 8)...)
-	if _, err := tell(9 /* DM_TABLE_LOAD */, 1, table); err != nil {
-		return "", err
+	if _, err := tell(9 /* DM_TABLE_LOAD */, 1, 0, table); err != nil {
+		return "", nil, err
 	}
-	_, err = tell(6 /* DM_DEV_SUSPEND: resumed */, 0, nil)
-	return fmt.Sprintf("/dev/dm-%d", unix.Minor(binary.LittleEndian.Uint64(made[40:]))), err
+	hold = func(yes bool) error {
+		var flags uint32
+		if yes {
+			flags = 1<<1 | 1<<10 // DM_SUSPEND_FLAG, DM_SKIP_LOCKFS_FLAG
+		}
+		_, err := tell(6 /* DM_DEV_SUSPEND */, 0, flags, nil)
+		return err
+	}
+	return fmt.Sprintf("/dev/dm-%d", unix.Minor(binary.LittleEndian.Uint64(made[40:]))), hold, hold(false)
 }
 
 // disks counts the RAM disks that were used: a disk from which something ran is

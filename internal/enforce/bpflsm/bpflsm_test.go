@@ -327,6 +327,22 @@ func testChanged(t *testing.T, g *guest) {
 		restore(path, fi)
 		g.refused(t, "replaced", func() error { return run(path) })
 	})
+	t.Run("mapped to be written to", func(t *testing.T) {
+		path := g.write(t, "lent", g.program)
+		f := open(t, path, os.O_RDWR)
+		m, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_SHARED) // mprotect(2) makes it writable
+		if err = errors.Join(err, unix.Munmap(m), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		g.refused(t, "its memory may be lent", func() error { return run(path) })
+		allowed(t, "a copy", run(g.write(t, "lent.copy", read(t, path))))
+		f = open(t, g.write(t, "own", g.program), os.O_RDWR)
+		m, err = unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
+		if err = errors.Join(err, unix.Munmap(m), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		allowed(t, "mapped for oneself only", run(f.Name()))
+	})
 	t.Run("script written in place", func(t *testing.T) {
 		path := g.write(t, "place.sh", []byte(trustedScript))
 		allowed(t, "before", run(path))

@@ -76,7 +76,7 @@ const (
 var hooks = map[uint8]string{1: "executed", 2: "asked for by an interpreter", 3: "mapped as code", 4: "made executable", 5: "loaded into the kernel", 6: "read by an interpreter", 7: "memory of a process", 8: "opened for writing", 9: "given a command that the kernel does not look into"}
 
 // measured is MEASURED of bpf/cordon.bpf.c.
-const measured = 15
+const measured = 16
 
 // Of enum hook and enum reason.
 const (
@@ -97,10 +97,11 @@ var reasons = map[uint8]string{
 	10: "it was not seen before",
 	11: "there is no trust set",
 	12: "it was told to run code that is in no trusted file",
-	13: "nobody may change what a program has in memory",
-	14: "a file system with programs is on this disk",
-	15: "the kernel's integrity measurement (IMA) tells what it was, which need not be what it is",
-	16: "a disk with programs may be what gets it",
+	13: "it was mapped by who could write to it, and its memory may still be filled by others: a copy of it can run",
+	14: "nobody may change what a program has in memory",
+	15: "a file system with programs is on this disk",
+	16: "the kernel's integrity measurement (IMA) tells what it was, which need not be what it is",
+	17: "a disk with programs may be what gets it",
 }
 
 // event is struct event.

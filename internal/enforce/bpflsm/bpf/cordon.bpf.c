@@ -37,7 +37,7 @@ enum counter { JUDGED, REFUSED, WOULD, UNKNOWN, HASHED, WRITES, DROPPED, GUARDED
 enum hook { EXEC = 1, CHECK, MAP, PROTECT, KERNEL, INTERPRET, MEMORY, DISK, COMMAND };
 enum reason {
 	NOT_TRUSTED = 1, /* the only verdict on a content; all others say that it cannot be known */
-	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY, INLINE_CODE,
+	WRITTEN, UNREADABLE, FILESYSTEM, UNSEALED, IRREGULAR, DIRTY, ANONYMOUS, NOT_A_FILE, UNSEEN, NO_POLICY, INLINE_CODE, LENT,
 	MEDDLES, BENEATH, MEASURED, BYPASS,
 };
 
@@ -311,7 +311,7 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	} else {
 		return refuse(&v, hook, UNREADABLE, f);
 	}
-	reason = ground(i);
+	reason = fact && fact->lent ? LENT : ground(i);
 	if (reason)
 		return refuse(&v, hook, reason, f);
 	ctime(i, &was.sec, &was.nsec);
@@ -430,11 +430,31 @@ int map(u64 *ctx)
 	return DECIDED(judge(f, MAP, &flags));
 }
 
-/* Memory without a file, or not as the file has it. Not sleepable, as those may not ask what the current program is. */
+/*
+ * lend notes that a file is mapped by who may write to it. From then on its memory
+ * may be lent: a read from elsewhere that is under way fills it (O_DIRECT), also
+ * when nobody has the file open or mapped any more. Only another file is free of
+ * that, or this one once the kernel has forgotten it. The seal of a memory file
+ * waits until nobody has any of it.
+ */
+INLINE int lend(struct inode *i, u64 w)
+{
+	if ((i->i_mode & S_IFMT) != S_IFREG || i->i_sb->s_flags & SB_KERNMOUNT)
+		return 0;
+	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
+	if (fact)
+		*(volatile u64 *)&fact->lent = 1;
+	return fact || MODE(w) != ENFORCE || !in_scope(i) ? 0 : -ENOMEM;
+}
+
+/* Memory without a file, or not as the file has it, or lent. Not sleepable, as those may not ask what the current program is. */
 SEC("lsm/mmap_file")
 int conjured(u64 *ctx)
 {
 	u64 prot = ctx[2], flags = ctx[3], w = setting(WORD);
+	struct file *f = (void *)ctx[0];
+	if (f && flags & MAP_SHARED && f->f_mode & FMODE_WRITE && lend(f->f_inode, w))
+		return -ENOMEM;
 	if (!(prot & PROT_EXEC) || !(!ctx[0] || flags & MAP_ANONYMOUS || (prot & PROT_WRITE && flags & MAP_PRIVATE)))
 		return 0;
 	return DECIDED(no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0);
@@ -616,16 +636,21 @@ int truncated(u64 *ctx)
 	return touched(i);
 }
 
-/* An overlay maps the file below it: that one is code, too. */
+/* An overlay maps the file below it: that one is code, or lent, too. */
 SEC("lsm/mmap_backing_file")
 int backing(u64 *ctx)
 {
 	struct vm_area_struct *vma = (void *)ctx[0];
 	struct file *f = (void *)ctx[1];
-	if (!(vma->vm_flags & VM_EXEC))
+	bool lent = vma->vm_flags & VM_SHARED && vma->vm_flags & VM_MAYWRITE;
+	if (!lent && !(vma->vm_flags & VM_EXEC))
 		return 0;
 	struct fact *fact = bpf_inode_storage_get(&facts, f->f_inode, NULL, BPF_STORAGE_CREATE);
-	if (fact)
+	if (!fact)
+		return 0;
+	if (vma->vm_flags & VM_EXEC)
 		__sync_fetch_and_or(&fact->code, 1);
+	if (lent)
+		*(volatile u64 *)&fact->lent = 1;
 	return 0;
 }

@@ -55,6 +55,8 @@ INLINE u32 knows(struct inode *i, struct fact *fact, u64 w, struct verdict *v)
 	struct below none = {};
 	if (i->i_sb->s_magic != OVERLAY && remembered(i, fact, w, &none))
 		return 0;
+	if (fact->lent)
+		return LENT;
 	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
 	struct script *s = bpf_map_lookup_elem(&scripts, &k);
 	u64 sec;

@@ -80,11 +80,13 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define MAJOR(dev) ((dev) >> 20)
 #define PROT_EXEC 4
 #define PROT_WRITE 2
+#define MAP_SHARED 1
 #define MAP_PRIVATE 2
 #define MAP_ANONYMOUS 32
 #define VM_WRITE 2
 #define VM_EXEC 4
 #define VM_SHARED 8
+#define VM_MAYWRITE 0x20
 #define FMODE_READ 1
 #define FMODE_WRITE 2
 #define SIGKILL 9

@@ -21,11 +21,12 @@ struct past {
 /*
  * fact is kept with an inode in memory and goes with it. opens counts who could
  * have changed the file; a verdict holds while it is what it was before the
- * file was hashed. code is set once the file was mapped as code.
+ * file was hashed. code is set once the file was mapped as code; lent, see lend.
  */
 struct fact {
 	u64 opens;
 	u64 code;
+	u64 lent;
 	struct past trusted;
 };
 
