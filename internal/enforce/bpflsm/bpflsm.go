@@ -236,7 +236,7 @@ func (e *Enforcer) word() (w word, err error) {
 func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 	e.apply.Lock()
 	defer e.apply.Unlock()
-	if mode == cordon.ModeEnforce && e.cfg.Scope.Mount == "" {
+	if mode != cordon.ModeOff && e.cfg.Scope.Mount == "" {
 		w, err := e.word()
 		known, bad := e.inheritDisks()
 		if err = errors.Join(err, bad); err == nil && !known && w.mode() != cordon.ModeEnforce {
@@ -245,6 +245,8 @@ func (e *Enforcer) Apply(mode cordon.Mode, set *cordon.TrustSet) error {
 		if err != nil {
 			return &cordon.Error{Kind: cordon.Unavailable, Message: "the disks beneath programs could not be closed to writers", Err: err}
 		}
+	}
+	if mode == cordon.ModeEnforce && e.cfg.Scope.Mount == "" {
 		if err := e.grounded(); err != nil {
 			return err
 		}

@@ -8,7 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -196,32 +199,66 @@ func testCommands(t *testing.T, g *guest, s scsi, bare string) {
 	}
 }
 
-// tableOver has the device mapper make a volume of a whole device, and takes it
-// back (dm-ioctl.h).
-func tableOver(t *testing.T, path string) error {
+// mapper asks the device mapper for something (dm-ioctl.h).
+func mapper(t *testing.T, request uintptr, name string, table []byte) error {
 	t.Helper()
-	control := open(t, "/dev/mapper/control", os.O_RDWR)
-	ask := func(number uintptr, more []byte) error {
-		b := make([]byte, 312+len(more)) // struct dm_ioctl
-		for i, v := range []uint32{4, 0, 0, uint32(len(b)), 312, 1} {
-			binary.LittleEndian.PutUint32(b[4*i:], v)
-		}
-		copy(b[48:], "over")
-		copy(b[312:], more)
-		return ioctl(control, 0xc138fd00+number, unsafe.Pointer(&b[0]))
+	b := make([]byte, 312+len(table)) // struct dm_ioctl
+	for i, v := range []uint32{4, 0, 0, uint32(len(b)), 312, 1} {
+		binary.LittleEndian.PutUint32(b[4*i:], v)
 	}
+	copy(b[48:], name)
+	copy(b[312:], table)
+	return ioctl(open(t, "/dev/mapper/control", os.O_RDWR), 0xc138fd00+request, unsafe.Pointer(&b[0]))
+}
+
+const (
+	mapperCreate, mapperRemove, mapperResume, mapperLoad = 3, 4, 6, 9
+)
+
+// linearTable is a table over the first sectors of a device.
+func linearTable(path string, sectors uint64) []byte {
 	table := make([]byte, 40+64) // struct dm_target_spec and what is for the target
-	binary.LittleEndian.PutUint64(table[8:], 8)
+	binary.LittleEndian.PutUint64(table[8:], sectors)
 	copy(table[24:], "linear")
 	copy(table[40:], path+" 0")
-	if err := ask(3 /* DM_DEV_CREATE */, nil); err != nil {
+	return table
+}
+
+// tableOver has the device mapper make a volume of a device, and takes it back.
+func tableOver(t *testing.T, path string) error {
+	t.Helper()
+	if err := mapper(t, mapperCreate, "over", nil); err != nil {
 		t.Fatal(err)
 	}
-	err := ask(9 /* DM_TABLE_LOAD */, table)
-	if err := ask(4 /* DM_DEV_REMOVE */, nil); err != nil {
+	err := mapper(t, mapperLoad, "over", linearTable(path, 8))
+	if err := mapper(t, mapperRemove, "over", nil); err != nil {
 		t.Fatal(err)
 	}
 	return err
+}
+
+// linear makes a volume of a device, which gets the lowest free number.
+func linear(t *testing.T, path string) (dev string, remove func()) {
+	t.Helper()
+	sectors, err := strconv.ParseUint(strings.TrimSpace(string(read(t, "/sys/block/"+filepath.Base(path)+"/size"))), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := filepath.Glob("/sys/block/dm-*")
+	name := "v" + filepath.Base(path)
+	if err = errors.Join(err, mapper(t, mapperCreate, name, nil), mapper(t, mapperLoad, name, linearTable(path, sectors)), mapper(t, mapperResume, name, nil)); err != nil {
+		t.Fatal(err)
+	}
+	remove = sync.OnceFunc(func() {
+		if err := mapper(t, mapperRemove, name, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	after, err := filepath.Glob("/sys/block/dm-*")
+	if after = slices.DeleteFunc(after, func(d string) bool { return slices.Contains(before, d) }); err != nil || len(after) != 1 {
+		t.Fatalf("which it is: %v, %v", after, err)
+	}
+	return "/dev/" + filepath.Base(after[0]), remove
 }
 
 // ringCommand gives a command to /dev/null by io_uring(7), which takes any.

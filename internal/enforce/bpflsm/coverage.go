@@ -87,8 +87,8 @@ var pseudo = []string{
 }
 
 // mounted says which files can be trusted, by the kinds of file systems in
-// mountinfo. disk names the device with a number like "8:1", "" if it is none.
-func mounted(mountinfo string, disk func(dev string) string, overlay bool) []cordon.Coverage {
+// mountinfo. disk names the device with a number like "8:1" that a file system is on, "" if it is on none.
+func mounted(mountinfo string, disk func(dev, fs string) string, overlay bool) []cordon.Coverage {
 	type kind struct {
 		name   string
 		answer cordon.Answer
@@ -104,7 +104,7 @@ func mounted(mountinfo string, disk func(dev string) string, overlay bool) []cor
 			continue
 		}
 		k := kind{name: g[0]}
-		device := disk(f[2])
+		device := disk(f[2], g[0])
 		switch {
 		case k.name == "overlay" && overlay:
 			k.answer, k.reason = cordon.Yes, "judged by the file below, refused where that cannot be relied on"
@@ -112,6 +112,8 @@ func mounted(mountinfo string, disk func(dev string) string, overlay bool) []cor
 			k.answer, k.reason = cordon.No, "always refused: the overlay module's type information is missing"
 		case !slices.Contains(keeps, k.name):
 			k.answer, k.reason = cordon.No, "always refused: it may show something else the next time"
+		case k.name == "erofs" && device == "":
+			k.answer, k.reason = cordon.No, "always refused: it lies on a file"
 		case served(device):
 			k.name += " on " + strings.TrimRight(device, "0123456789")
 			k.answer, k.reason = cordon.No, "always refused: the device is a file or a program"

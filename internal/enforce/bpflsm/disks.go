@@ -9,37 +9,65 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/cordon-project/cordon"
 )
 
-// diskStacked is STACKED of bpf/disk.h.
-const diskStacked uint32 = 3
+// Of enum disk of bpf/disk.h.
+const (
+	diskStacked uint32 = 3
+	diskRelied  uint32 = 4
+)
 
 // closeDisks has the volumes that are mounted now relied on, and nobody write to
 // what lies beneath them. One that comes later could lie on anything, and somebody
 // could have that open for writing. What else is mounted, and the disk that it is a
-// part of, the programs find by themselves when code comes from there.
+// part of, the programs find by themselves when code comes from there. What an
+// earlier restriction knew is forgotten: it may be other devices now.
 func (e *Enforcer) closeDisks() error {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return fmt.Errorf("find the disks beneath what is mounted: %w", err)
 	}
-	devs, err := beneath("/sys", string(mounts))
+	found, err := beneath("/sys", string(mounts))
 	if err != nil {
 		return fmt.Errorf("find the disks beneath what is mounted: %w", err)
 	}
-	for _, dev := range devs {
-		if err := e.maps["disks"].Put(dev, diskStacked); err != nil {
+	known, err := knownDisks(e.maps["disks"])
+	if err != nil {
+		return err
+	}
+	for dev := range known {
+		if err := e.maps["disks"].Delete(dev); err != nil {
+			return fmt.Errorf("forget a disk: %w", err)
+		}
+	}
+	for dev, state := range found {
+		if err := e.maps["disks"].Put(dev, state); err != nil {
 			return fmt.Errorf("close a disk to writers: %w", err)
 		}
 	}
 	return nil
 }
 
+func knownDisks(m *ebpf.Map) (map[uint32]uint32, error) {
+	known := make(map[uint32]uint32)
+	var dev, state uint32
+	all := m.Iterate()
+	for all.Next(&dev, &state) {
+		known[dev] = state
+	}
+	if err := all.Err(); err != nil {
+		return nil, fmt.Errorf("read what is known of disks: %w", err)
+	}
+	return known, nil
+}
+
 // inheritDisks takes over what an earlier agent's programs that are in force know
 // of disks, and says whether there was something: who has opened one for writing
 // may still have it open. It is called before ours are in force and again afterwards, as
-// each notes only what is opened while it is.
+// each notes only what is opened while it is, and a file system may go in between.
 func (e *Enforcer) inheritDisks() (known bool, err error) {
 	for _, old := range e.elders {
 		if !old.enforcing || old.maps["disks"] == nil || old.maps["written"] == nil {
@@ -47,18 +75,21 @@ func (e *Enforcer) inheritDisks() (known bool, err error) {
 		}
 		known = true
 		for _, name := range []string{"disks", "written"} {
-			var dev, state, is uint32
-			all := old.maps[name].Iterate()
-			for all.Next(&dev, &state) {
-				if e.maps[name].Lookup(dev, &is) == nil && is >= state {
+			theirs, err := knownDisks(old.maps[name])
+			if err != nil {
+				return known, err
+			}
+			ours, err := knownDisks(e.maps[name])
+			if err != nil {
+				return known, err
+			}
+			for dev, state := range theirs {
+				if is, ok := ours[dev]; ok && is >= state && (is != diskRelied || state == diskRelied) {
 					continue
 				}
 				if err := e.maps[name].Put(dev, state); err != nil {
 					return known, fmt.Errorf("take over what is known of a disk: %w", err)
 				}
-			}
-			if err := all.Err(); err != nil {
-				return known, fmt.Errorf("take over what is known of disks: %w", err)
 			}
 		}
 	}
@@ -68,65 +99,107 @@ func (e *Enforcer) inheritDisks() (known bool, err error) {
 // lateVolume is a name for volumes that were not there when the machine was restricted.
 const lateVolume = "a volume that came later"
 
-// diskOf names the device with a number as in mountinfo, "" if it is none.
-func (e *Enforcer) diskOf(number string) string {
-	dir, err := filepath.EvalSymlinks(filepath.Join("/sys/dev/block", number))
-	if err != nil {
+// diskOf names the device with a number as in mountinfo that a file system is on, "" if it is on none.
+func (e *Enforcer) diskOf(number, fs string) string {
+	name := ""
+	if dir, err := filepath.EvalSymlinks(filepath.Join("/sys/dev/block", number)); err == nil {
+		if name = filepath.Base(dir); !isVolume(dir) {
+			return name
+		}
+	} else if !slices.Contains(onSeveral, fs) {
 		return ""
-	}
-	name := filepath.Base(dir)
-	if !isVolume(dir) {
-		return name
 	}
 	if w, err := e.word(); err != nil || w.mode() != cordon.ModeEnforce {
 		return name
 	}
-	if isPart(dir) {
-		dir = filepath.Dir(dir)
-	}
 	var state uint32
-	if dev, err := deviceOf(dir); err != nil || e.maps["disks"].Lookup(dev, &state) != nil || state != diskStacked {
+	if dev, err := numberOf(number); err != nil || e.maps["disks"].Lookup(dev, &state) != nil || state != diskRelied {
 		return lateVolume
 	}
 	return name
 }
 
-// beneath returns the mounted volumes and arrays and what they are made of
-// (slaves, in sysfs), as the kernel numbers devices, with the disks that those are
-// parts of; and the same of all devices of btrfs file systems, which mountinfo does not
-// have. Of what lies on a file or a program, there is nothing.
-func beneath(sys, mountinfo string) ([]uint32, error) {
-	var found []uint32
-	add := func(dir string) error {
-		devs, sound, err := madeOf(dir)
-		for _, dev := range devs {
-			if sound && !slices.Contains(found, dev) {
-				found = append(found, dev)
+// onSeveral are the file systems that are on devices of which the kernel tells none (s_bdev).
+var onSeveral = []string{"btrfs", "zfs"}
+
+// beneath returns what is to be known of devices, as the kernel numbers them: the
+// mounted volumes and arrays, and file systems that have a number of their own; what
+// those are made of (slaves, in sysfs), with the disks that those are parts of; and
+// the same of all devices of btrfs file systems, which mountinfo does not have. Of what
+// lies on a file or a program, there is nothing. What zfs lies on is not known.
+func beneath(sys, mountinfo string) (map[uint32]uint32, error) {
+	found := make(map[uint32]uint32)
+	var relied []uint32
+	add := func(dirs ...string) (sound bool, err error) {
+		sound = len(dirs) > 0
+		for _, dir := range dirs {
+			devs, ok, err := madeOf(dir)
+			if err != nil {
+				return false, err
 			}
+			for _, dev := range devs {
+				if ok {
+					found[dev] = diskStacked
+				}
+			}
+			sound = sound && ok
 		}
-		return err
+		return sound, nil
+	}
+	btrfs, err := filepath.Glob(filepath.Join(sys, "fs/btrfs/*/devices/*"))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := add(btrfs...); err != nil {
+		return nil, err
 	}
 	for line := range strings.Lines(mountinfo) {
-		f := strings.Fields(line)
-		if len(f) < 3 {
+		before, after, _ := strings.Cut(line, " - ")
+		f, g := strings.Fields(before), strings.Fields(after)
+		if len(f) < 3 || len(g) < 2 {
 			continue
 		}
+		var sound bool
 		dir, err := filepath.EvalSymlinks(filepath.Join(sys, "dev/block", f[2]))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // no disk, or gone
-		}
-		if err == nil && isVolume(dir) {
-			err = add(dir)
+		switch {
+		case err == nil && isVolume(dir):
+			sound, err = add(dir)
+		case err == nil:
+		case !errors.Is(err, fs.ErrNotExist):
+		case g[0] == "btrfs":
+			sound, err = add(membersOf(btrfs, g[1])...)
+		default:
+			sound, err = g[0] == "zfs", nil
 		}
 		if err != nil {
 			return nil, err
 		}
+		if sound {
+			dev, err := numberOf(f[2])
+			if err != nil {
+				return nil, err
+			}
+			relied = append(relied, dev)
+		}
 	}
-	members, err := filepath.Glob(filepath.Join(sys, "fs/btrfs/*/devices/*"))
-	for _, m := range members {
-		err = errors.Join(err, add(m))
+	for _, dev := range relied {
+		found[dev] = diskRelied
 	}
-	return found, err
+	return found, nil
+}
+
+// membersOf returns those of the devices of btrfs file systems, in sysfs, that make
+// up the one that is mounted from source; all, if none is known by that name.
+func membersOf(btrfs []string, source string) []string {
+	if real, err := filepath.EvalSymlinks(source); err == nil {
+		source = real
+	}
+	for _, device := range btrfs {
+		if filepath.Base(device) == filepath.Base(source) {
+			return slices.DeleteFunc(slices.Clone(btrfs), func(d string) bool { return filepath.Dir(d) != filepath.Dir(device) })
+		}
+	}
+	return btrfs
 }
 
 // madeOf returns the device at dir in sysfs and all that it is made of, or a part
@@ -170,16 +243,25 @@ func isPart(dir string) bool {
 	return err == nil
 }
 
-// deviceOf reads the number of the device at dir in sysfs: 12 bits of major and
-// 20 of minor, unlike those of stat(2).
+// deviceOf reads the number of the device at dir in sysfs.
 func deviceOf(dir string) (uint32, error) {
 	text, err := os.ReadFile(filepath.Join(dir, "dev"))
 	if err != nil {
 		return 0, err
 	}
-	var major, minor uint32
-	if _, err := fmt.Sscanf(string(text), "%d:%d", &major, &minor); err != nil {
+	dev, err := numberOf(string(text))
+	if err != nil {
 		return 0, fmt.Errorf("read the number of %s: %w", dir, err)
+	}
+	return dev, nil
+}
+
+// numberOf reads the number of a device: 12 bits of major and 20 of minor, unlike
+// those of stat(2).
+func numberOf(text string) (uint32, error) {
+	var major, minor uint32
+	if _, err := fmt.Sscanf(text, "%d:%d", &major, &minor); err != nil {
+		return 0, fmt.Errorf("%q is no number of a device: %w", text, err)
 	}
 	return major<<20 | minor, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,7 +81,7 @@ func ramDisk(t *testing.T) string {
 	return "/dev/zram" + n
 }
 
-func loopDisk(t *testing.T, file string) string {
+func loopDisk(t *testing.T, file string, size int64) string {
 	t.Helper()
 	n, err := unix.IoctlRetInt(int(open(t, "/dev/loop-control", os.O_RDWR).Fd()), unix.LOOP_CTL_GET_FREE)
 	if err != nil {
@@ -91,7 +92,7 @@ func loopDisk(t *testing.T, file string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Truncate(file, 64<<20), unix.IoctlSetInt(int(d.Fd()), unix.LOOP_SET_FD, int(open(t, file, os.O_RDWR).Fd())), d.Close()); err != nil {
+	if err := errors.Join(os.Truncate(file, size), unix.IoctlSetInt(int(d.Fd()), unix.LOOP_SET_FD, int(open(t, file, os.O_RDWR).Fd())), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	return dev
@@ -124,7 +125,7 @@ func testFileSystems(t *testing.T) {
 		volumes = append(volumes, makeVolume(t, fs, ramDisk(t)))
 	}
 	image := g.write(t, "image", nil)
-	loop := makeVolume(t, "ext4", loopDisk(t, image))
+	loop := makeVolume(t, "ext4", loopDisk(t, image, 64<<20))
 	bare := ramDisk(t)
 	scsi := newSCSI(t)
 	g.apply(t, cordon.ModeEnforce)
@@ -144,6 +145,7 @@ func testFileSystems(t *testing.T) {
 		g.apply(t, cordon.ModeEnforce)
 	})
 	t.Run("loop", func(t *testing.T) { testLoop(t, g, loop, image) })
+	t.Run("numbers", func(t *testing.T) { testNumbers(t, g) })
 	t.Run("coverage", func(t *testing.T) {
 		all := g.Describe().Coverage
 		for what, want := range map[string]cordon.Answer{
@@ -241,6 +243,64 @@ func testSubvolumes(t *testing.T, g *guest, at string) {
 	}
 }
 
+// A volume, or a file system with a number of its own, is relied on as long as it is
+// what it was when the machine was restricted.
+func testNumbers(t *testing.T, g *guest) {
+	g.apply(t, cordon.ModeOff)
+	image := func(name string) string { return loopDisk(t, g.write(t, name, nil), 128<<20) } // btrfs wants 110 MiB
+	program := func(v volume) string {
+		path := filepath.Join(v.at, "program")
+		if err := os.WriteFile(path, g.program, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	unmount := func(v volume) {
+		if err := unix.Unmount(v.at, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	numberOf := func(v volume) uint64 {
+		var st unix.Stat_t
+		if err := unix.Stat(v.at, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Dev
+	}
+	filed := makeVolume(t, "btrfs", image("filed"))
+	later, other := makeVolume(t, "btrfs", ramDisk(t)), makeVolume(t, "ext4", image("other"))
+	_, _, _ = program(filed), program(later), program(other)
+	unmount(later)
+	unmount(other)
+	dev, remove := linear(t, ramDisk(t))
+	on := makeVolume(t, "ext4", dev)
+	_ = program(on)
+	for _, mode := range []cordon.Mode{cordon.ModeAudit, cordon.ModeEnforce} {
+		g.apply(t, mode)
+		before := g.Stats().WouldRefuse
+		allowed(t, fmt.Sprintf("on a volume, %v", mode), run(on.at+"/program"))
+		if n := g.Stats().WouldRefuse - before; n != 0 {
+			t.Errorf("on a volume, %v: it would be refused %d times", mode, n)
+		}
+	}
+	g.refused(t, "btrfs on a file", func() error { return run(filed.at + "/program") })
+	if err := unix.Mount(later.dev, later.at, "btrfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	g.refused(t, "btrfs that was mounted later", func() error { return run(later.at + "/program") })
+	number := numberOf(on)
+	unmount(on)
+	remove()
+	again, _ := linear(t, other.dev)
+	if err := unix.Mount(again, on.at, "ext4", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := numberOf(on); got != number {
+		t.Fatalf("the other volume has another number: %#x, not %#x", got, number)
+	}
+	g.refused(t, "another volume with the number of one that was relied on", func() error { return run(on.at + "/program") })
+}
+
 // A file is the disk: nothing there is trusted, but what fs-verity vouches for.
 func testLoop(t *testing.T, g *guest, v volume, image string) {
 	plain, sealed := filepath.Join(v.at, "plain"), filepath.Join(v.at, "sealed")
@@ -321,12 +381,30 @@ func TestBeneath(t *testing.T) {
 	link("dm-2", "devices/dm-1/slaves/dm-2")
 	link("loop0", "devices/dm-2/slaves/loop0")
 	link("sdd", "devices/md1/slaves/sdd")
+	device("sde", "8:64") // a btrfs on a disk and on a file
+	link("sde", "fs/btrfs/OTHER/devices/sde")
+	link("loop0", "fs/btrfs/OTHER/devices/loop0")
 	const mounts = "22 1 253:0 / / rw - ext4 /dev/x rw\n23 22 8:1 / /boot rw - ext4 /dev/sda1 rw\n24 22 0:35 / /data rw - btrfs /dev/sdc rw\n\nodd\n" +
-		"25 22 253:1 / /a rw - ext4 /dev/y rw\n26 22 259:0 / /b rw - ext4 /dev/md1p1 rw\n27 22 253:0 /c /c rw - ext4 /dev/x rw\n"
+		"25 22 253:1 / /a rw - ext4 /dev/y rw\n26 22 259:0 / /b rw - ext4 /dev/md1p1 rw\n27 22 253:0 /c /c rw - ext4 /dev/x rw\n" +
+		"28 22 0:36 / /o rw - btrfs /dev/sde rw\n29 22 0:37 / /z rw - zfs pool rw\n30 22 0:38 / /t rw - tmpfs tmpfs rw\n31 22 0:39 / /e rw - erofs /image ro\n"
 	got, err := beneath(sys, mounts)
-	want := []uint32{253 << 20, 9 << 20, 8<<20 | 2, 8 << 20, 8<<20 | 16, 259 << 20, 9<<20 | 1, 8<<20 | 48, 8<<20 | 32}
-	if err != nil || !slices.Equal(got, want) {
-		t.Errorf("got %#x, %v; want %#x", got, err, want)
+	want := map[uint32]uint32{
+		253 << 20: diskRelied, 9 << 20: diskStacked, 8<<20 | 2: diskStacked, 8 << 20: diskStacked, 8<<20 | 16: diskStacked, // the volume, the array, and what it is on
+		259 << 20: diskRelied, 9<<20 | 1: diskStacked, 8<<20 | 48: diskStacked,
+		35: diskRelied, 8<<20 | 32: diskStacked, 8<<20 | 64: diskStacked, 37: diskRelied,
+	}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v; want %v", got, err, want)
+	}
+	const unnamed = "24 22 0:35 / / rw - btrfs /dev/mapper/x rw\n"
+	if got, err := beneath(sys, unnamed); err != nil || got[35] != 0 {
+		t.Errorf("one of two, one of which is on a file: got %v, %v", got, err)
+	}
+	if err := os.RemoveAll(sys + "/fs/btrfs/OTHER"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := beneath(sys, unnamed); err != nil || got[35] != diskRelied {
+		t.Errorf("the only one: got %v, %v", got, err)
 	}
 	if err := os.WriteFile(filepath.Join(sys, "devices/sdb/dev"), []byte("odd"), 0o644); err != nil {
 		t.Fatal(err)
@@ -396,13 +474,19 @@ func TestMounted(t *testing.T) {
 odd
 30 22 0:42 / /n rw - nfs4 x:/ rw
 31 22 253:7 / /v rw - ext4 /dev/dm-7 rw
+32 22 0:50 / /i rw - erofs /image ro
+33 22 0:51 / /l rw - btrfs /dev/sdb rw
 `
-	disk := func(dev string) string {
+	disk := func(dev, fs string) string {
+		if fs == "btrfs" {
+			return lateVolume
+		}
 		return map[string]string{"8:1": "sda1", "7:3": "loop3", "253:7": lateVolume}[dev]
 	}
 	want := map[string]cordon.Answer{
 		"files on ext4 (/, /b c, /c and 1 more)": cordon.Yes, "files on squashfs on loop (/snap)": cordon.No, "files on fuse.sshfs (/mnt)": cordon.No,
-		"files on overlay (/o)": cordon.Yes, "files on nfs4 (/n)": cordon.No, "files on ext4 on a volume that came later (/v)": cordon.No,
+		"files on overlay (/o)": cordon.Yes, "files on nfs4 (/n)": cordon.No, "files on ext4 on a volume that came later (/v)": cordon.No, "files on erofs (/i)": cordon.No,
+		"files on btrfs on a volume that came later (/l)": cordon.No,
 	}
 	got := mounted(mountinfo, disk, true)
 	for _, c := range got {
@@ -446,7 +530,7 @@ func TestKeeps(t *testing.T) {
 	rest, _, _ = strings.Cut(rest, "return 1;")
 	n := 0
 	for line := range strings.Lines(rest) {
-		if _, name, ok := strings.Cut(strings.TrimSpace(line), "/* "); ok && strings.Contains(line, "case 0x") {
+		if _, name, ok := strings.Cut(strings.TrimSpace(line), "/* "); ok && strings.Contains(line, "case ") {
 			n++
 			if name = strings.TrimSuffix(name, " */"); !slices.Contains(keeps, name) {
 				t.Errorf("%s is missing here", name)

@@ -26,11 +26,12 @@ const Pins = "/sys/fs/bpf/cordon"
 
 const (
 	pinnedSettings = "settings"
-	pinnedRuns     = "runs1" // what processes interpret; another name whenever struct run is another
+	pinnedRuns     = "runs1"  // what processes interpret; another name whenever struct run is another
+	pinnedDisks    = "disks1" // another name whenever enum disk means something else
 )
 
 // pinnedMaps are the names of the pins of maps, by those of the maps.
-var pinnedMaps = map[string]string{"settings": pinnedSettings, "sets": "sets", "runs": pinnedRuns, "disks": "disks", "written": "written"}
+var pinnedMaps = map[string]string{"settings": pinnedSettings, "sets": "sets", "runs": pinnedRuns, "disks": pinnedDisks, "written": "written"}
 
 // elder is an enforcer of an earlier process that may still be in force. It is
 // never taken over, only replaced: its programs stay attached beside the new ones until

@@ -203,7 +203,7 @@ INLINE u32 stable(struct inode *i)
 		 * it, so it must be sealed against writing: then its content decides.
 		 */
 		struct shmem_inode_info *s = (void *)i - OFFSET(struct shmem_inode_info, vfs_inode);
-		if (i->i_sb->s_magic != 0x01021994 || !(READ(s, seals) & F_SEAL_WRITE))
+		if (i->i_sb->s_magic != TMPFS || !(READ(s, seals) & F_SEAL_WRITE))
 			return UNSEALED;
 		return 0;
 	}

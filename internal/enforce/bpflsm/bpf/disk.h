@@ -10,8 +10,11 @@
  */
 #pragma once
 
-/* Nobody may open it for writing; and nobody has; and it is a volume, or beneath one, so said the agent. */
-enum disk { ASKED_FOR = 1, CLOSED, STACKED };
+/*
+ * Nobody may open it for writing; and nobody has; and it is beneath a volume, or one, so said the agent; and
+ * the file system on it is that of when it said so. One that is on no device, as it has several, stands for itself.
+ */
+enum disk { ASKED_FOR = 1, CLOSED, STACKED, RELIED };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -74,12 +77,21 @@ INLINE bool volume(struct gendisk *disk, u32 name)
 	return first != (void *)disk + OFFSET(struct gendisk, slave_bdevs);
 }
 
+/* relied says whether the agent found the file system that is on a device, or stands for itself. */
+INLINE bool relied(u32 dev)
+{
+	u32 *state = bpf_map_lookup_elem(&disks, &dev);
+	return state && *state == RELIED;
+}
+
 /* served says why what a file system has could change without the kernel's doing, 0 if it cannot. */
 INLINE u32 served(struct super_block *sb)
 {
 	struct block_device *part = READ(sb, s_bdev);
-	if (!part)
-		return 0;
+	if (!part) { /* in memory; on devices that only it knows (btrfs, zfs); or on a file (erofs, since 6.12) */
+		unsigned long magic = READ(sb, s_magic);
+		return magic == TMPFS || magic == RAMFS || relied(READ(sb, s_dev)) ? 0 : FILESYSTEM;
+	}
 	struct gendisk *disk = READ(part, bd_disk);
 	u32 name = 0;
 	bpf_probe_read_kernel(&name, sizeof(name), __builtin_preserve_access_index(&disk->disk_name));
@@ -87,15 +99,24 @@ INLINE u32 served(struct super_block *sb)
 	if (name == CHARS('l', 'o', 'o', 'p') || name == CHARS('u', 'b', 'l', 'k') || (name & 0xffffff) == CHARS('n', 'b', 'd', 0))
 		return FILESYSTEM;
 	struct block_device *whole = READ(disk, part0);
-	if (volume(disk, name)) {
-		u32 dev = device(whole), *known = bpf_map_lookup_elem(&disks, &dev);
-		if (!known || *known != STACKED)
-			return FILESYSTEM;
-	}
+	if (volume(disk, name) && !relied(device(part)))
+		return FILESYSTEM;
 	s32 parts = READ(disk, open_partitions);
 	if (!close_to_writers(part, part == whole ? parts + 1 : 1))
 		return WRITTEN;
 	return part == whole || close_to_writers(whole, parts) ? 0 : WRITTEN;
+}
+
+/* The number of a device, or of a file system, is another one's afterwards. */
+SEC("lsm/sb_delete")
+int gone(u64 *ctx)
+{
+	struct super_block *sb = (void *)ctx[0];
+	struct block_device *part = sb->s_bdev;
+	u32 dev = part ? device(part) : sb->s_dev, state = STACKED;
+	if (relied(dev))
+		bpf_map_update_elem(&disks, &dev, &state, 0);
+	return 0;
 }
 
 /*
@@ -178,7 +199,7 @@ INLINE int commanded(struct file *f)
 	if ((i->i_mode & S_IFMT) == S_IFBLK) {
 		u32 state = disk_of(f);
 		/* Who watches over the paths to a disk was started before the agent, and all stops if it cannot. */
-		if (!state || (state == STACKED && !who))
+		if (!state || (state >= STACKED && !who))
 			return 0;
 		is = BENEATH;
 	}

@@ -83,6 +83,8 @@ struct {
 INLINE void ctime(struct inode *i, u64 *sec, u32 *nsec) { CTIME(GET, i, sec, nsec); }
 
 #define OVERLAY 0x794c7630
+#define TMPFS 0x01021994
+#define RAMFS 0x858458f6
 
 /*
  * holds says whether a file system keeps what it once gave: with others
@@ -95,8 +97,8 @@ INLINE bool holds(unsigned long magic)
 	case 0x58465342: /* xfs */
 	case 0x9123683e: /* btrfs */
 	case 0xf2f52010: /* f2fs */
-	case 0x01021994: /* tmpfs */
-	case 0x858458f6: /* ramfs */
+	case TMPFS: /* tmpfs */
+	case RAMFS: /* ramfs */
 	case 0x73717368: /* squashfs */
 	case 0xe0f5e1e2: /* erofs */
 	case 0x9660:     /* iso9660 */
