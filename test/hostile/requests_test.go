@@ -53,6 +53,7 @@ var targets = []string{
 	"POST /cordon/v1/apps/$X/revoke", "POST /cordon/v1/apps/$X/secrets", "DELETE /cordon/v1/apps/$X/secrets/$X", "POST /cordon/v1/apps/$X/certificates", "DELETE /cordon/v1/apps/$X/certificates/$X",
 	"GET /api/machines/findbyip(ip='$X',timestamp=2026-11-21T08:00:00Z)", "GET /api/machines/findbyip($X)", "GET /api/machines/findbytag?tag=$X", "POST /api/machines/AddOrRemoveTagForMultipleMachines",
 	"POST /api/machines/$M/tags", "POST /api/machines/$M/setDeviceValue", "PATCH /api/machines/$M", "PATCH /api/machines/$X", "GET /api/alerts/$X",
+	"GET /healthz", "GET /readyz", "GET /openapi/cordon.yaml", "GET /openapi/$X", "POST /openapi/login.yaml",
 	"GET /", "OPTIONS *", "GET /$X", "POST /$X/$X",
 }
 

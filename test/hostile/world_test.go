@@ -1,6 +1,5 @@
-// Package hostile attacks a live server: everything that the program serves,
-// wired as cmd/cordon/servercmd wires it, behind a real TLS listener on loopback, with the
-// real store. It is asked in every wrong way that can be thought of, and must
+// Package hostile attacks a live server: that of the program, with all that it
+// serves, behind a real TLS listener on loopback. It is asked in every wrong way that can be thought of, and must
 // never fail (no 500, no panic), stop answering others, grow without bound, or
 // keep a goroutine when all is over.
 package hostile
@@ -22,7 +21,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -30,30 +28,23 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/cordon-project/cordon"
-	"github.com/cordon-project/cordon/internal/agentapi"
+	"github.com/cordon-project/cordon/cmd/cordon/servercmd"
 	"github.com/cordon-project/cordon/internal/bootstrap"
-	"github.com/cordon-project/cordon/internal/cordonapi"
-	"github.com/cordon-project/cordon/internal/hub"
+	"github.com/cordon-project/cordon/internal/config"
 	"github.com/cordon-project/cordon/internal/keys"
-	"github.com/cordon-project/cordon/internal/mdeapi"
-	"github.com/cordon-project/cordon/internal/metrics"
-	"github.com/cordon-project/cordon/internal/oauth"
-	"github.com/cordon-project/cordon/internal/seal"
-	"github.com/cordon-project/cordon/internal/store/sqlite"
 )
 
-// limits are those of cmd/cordon/servercmd's listener, as far as they are about time.
-type limits struct{ header, request, answer, idle time.Duration }
+// pace is how long the server waits for a client.
+type pace func(*http.Server)
 
-var (
-	// asServed is what cmd/cordon/servercmd allows.
-	asServed = limits{10 * time.Second, time.Minute, 2 * time.Minute, 2 * time.Minute}
-	// impatient is the same for those who cannot wait: what is slow is seen to be
-	// ended, in a test's time.
-	impatient = limits{2 * time.Second, 2 * time.Second, 2 * time.Second, time.Minute}
-)
+// asServed is the program's own.
+func asServed(*http.Server) {}
 
-const maxHeader = 64 << 10 // bytes, as in cmd/cordon/servercmd
+// impatient is for those who cannot wait: what is slow is seen to be ended, in a
+// test's time.
+func impatient(s *http.Server) {
+	s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = 2*time.Second, 2*time.Second, 2*time.Second, time.Minute
+}
 
 // world is a live server with what an attacker may know of it.
 type world struct {
@@ -67,9 +58,7 @@ type world struct {
 	http   *http.Client // an honest client
 	log    journal
 
-	server   *http.Server
-	hub      *hub.Hub
-	store    *sqlite.Store
+	store    cordon.Store
 	service  *cordon.Service
 	enrolled int            // machines
 	open     sync.WaitGroup // connections
@@ -80,11 +69,11 @@ var machines = []string{"web-01.example.org", "db-01.example.org", "twin.example
 
 // newWorld starts a server. When the test ends it is stopped, and nothing of it
 // may be left.
-func newWorld(t testing.TB, l limits) *world {
+func newWorld(t testing.TB, p pace) *world {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	dir := t.TempDir()
-	w := &world{t: t, hub: new(hub.Hub)}
+	w := &world{t: t}
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	must := func(err error) {
 		t.Helper()
@@ -92,59 +81,34 @@ func newWorld(t testing.TB, l limits) *world {
 			t.Fatal(err)
 		}
 	}
-	ring, err := keys.Create(dir, time.Now())
+	// No limit is so low that it would stand before what is attacked.
+	cfg, err := config.Load("", config.Server{})
 	must(err)
-	w.store, err = sqlite.Open(t.Context(), filepath.Join(dir, "cordon.db"))
+	cfg.Limits = []config.Limit{{PerMinute: 1_000_000}}
+	s, err := servercmd.Open(t.Context(), dir, cfg, log)
 	must(err)
-	must(bootstrap.Create(t.Context(), dir, w.store, uuid.NewString, time.Now()))
+	w.store, w.service = s.Store, s.Service
 	file, err := os.ReadFile(filepath.Join(dir, bootstrap.FileName))
 	must(err)
 	must(json.Unmarshal(file, &w.app))
 	w.tenant = w.app.TenantID
 	w.enrol(machines...)
 
-	w.service = &cordon.Service{
-		Store: w.store, Nudge: w.hub.Nudge, NudgeAll: w.hub.NudgeAll, Now: time.Now, NewID: uuid.NewString, NewSecret: bootstrap.NewSecret, TTL: time.Hour,
-		Seal:        func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
-		SealPolicy:  func(p cordon.TrustPolicy) (string, error) { return seal.Policy(p, ring.Order) },
-		SealRelease: func(r cordon.Release) (string, error) { return seal.Release(r, ring.Order) },
-	}
-	base := func(r *http.Request) string { return "https://" + r.Host }
-	tokens, err := keys.OpenTokens(keys.TokenConfig{Dir: dir, Life: 24 * time.Hour, Outlive: oauth.Outlive, Now: time.Now, Log: log})
-	must(err)
-	login, err := oauth.New(oauth.Config{
-		Tenant: w.tenant, Keys: tokens.Keys, Applications: w.store, Base: base, Now: time.Now, NewID: uuid.NewString, Log: log,
-	})
-	must(err)
-	jwk, err := seal.MarshalKey(ring.Order.Public().(ed25519.PublicKey))
-	must(err)
-	own := http.NewServeMux()
-	agentapi.New(agentapi.Config{
-		Service: w.service, Hub: w.hub, Tenant: w.tenant, OrderJWK: jwk, Log: log,
-		SignTime: func(t seal.Time) (string, error) { return seal.SignTime(t, ring.Order) },
-	}).Register(own)
-	(&cordonapi.API{Service: w.service, Authenticate: login.Authenticate, OrderJWK: jwk, Log: log}).Register(own)
-	api := mdeapi.New(mdeapi.Config{Service: w.service, Authenticate: login.Authenticate, Base: base, Now: time.Now, NewID: uuid.NewString, Log: log})
-
-	w.server = &http.Server{
-		Handler:           metrics.New(w.hub.Len).Count(dispatch(own, api, login)),
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: ring.Certificates([]string{"localhost"}, time.Now)},
-		ReadHeaderTimeout: l.header, ReadTimeout: l.request, WriteTimeout: l.answer, IdleTimeout: l.idle, MaxHeaderBytes: maxHeader,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ConnState: func(_ net.Conn, s http.ConnState) {
-			switch s {
-			case http.StateNew:
-				w.open.Add(1)
-			case http.StateClosed, http.StateHijacked:
-				w.open.Done()
-			}
-		},
+	public := s.Public()
+	p(public)
+	public.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			w.open.Add(1)
+		case http.StateClosed, http.StateHijacked:
+			w.open.Done()
+		}
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(err)
 	w.addr = listener.Addr().String()
 	served := make(chan error, 1)
-	go func() { served <- w.server.ServeTLS(listener, "", "") }()
+	go func() { served <- public.ServeTLS(listener, "", "") }()
 
 	ca, err := os.ReadFile(filepath.Join(dir, keys.CAFile))
 	must(err)
@@ -161,17 +125,17 @@ func newWorld(t testing.TB, l limits) *world {
 
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
-		w.hub.Close()
+		s.Disconnect()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := w.server.Shutdown(ctx); err != nil {
+		if err := public.Shutdown(ctx); err != nil {
 			t.Errorf("the server does not come to an end: %v", err)
 		}
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Errorf("serve: %v", err)
 		}
 		w.open.Wait()
-		if err := w.store.Close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 		if t, ok := t.(*testing.T); ok { // a fuzzer has others of its own
@@ -180,22 +144,6 @@ func newWorld(t testing.TB, l limits) *world {
 		w.log.check(t)
 	})
 	return w
-}
-
-// dispatch is that of cmd/cordon/servercmd.
-func dispatch(own, api, login http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.URL.Path = "/" + strings.TrimLeft(r.URL.Path, "/")
-		first, _, _ := strings.Cut(strings.ToLower(r.URL.Path[1:]), "/")
-		switch first {
-		case "api":
-			api.ServeHTTP(w, r)
-		case "agent", "cordon", "healthz", "openapi", "readyz":
-			own.ServeHTTP(w, r)
-		default:
-			login.ServeHTTP(w, r)
-		}
-	})
 }
 
 // enrol adds a machine of each name.

@@ -110,19 +110,23 @@ func (c serverRun) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	s := &server{dir: c.DataDir, cfg: cfg, log: env.Log()}
-	if err := s.open(ctx); err != nil {
-		return errors.Join(err, s.close())
+	s, err := Open(ctx, c.DataDir, cfg, env.Log())
+	if err != nil {
+		return err
 	}
 	listener, err := s.listen()
 	if err != nil {
-		return errors.Join(err, s.close())
+		return errors.Join(err, s.Close())
 	}
-	return errors.Join(s.serve(ctx, listener), s.close())
+	return errors.Join(s.serve(ctx, listener), s.Close())
 }
 
-// server is the running server: its parts, wired.
-type server struct {
+// Server is a server's parts, wired. Who attacks the program in tests attacks
+// this one, and so nothing that it serves can be left out there.
+type Server struct {
+	Store   cordon.Store
+	Service *cordon.Service
+
 	dir string
 	cfg config.Server
 	log *slog.Logger
@@ -130,9 +134,7 @@ type server struct {
 	grace    time.Duration
 	supports func(cordon.Facts, cordon.ActionType) error
 
-	store   cordon.Store
 	closers []func() error
-	service *cordon.Service
 	hub     *hub.Hub
 	agents  *agentapi.API
 	metrics *metrics.Metrics
@@ -144,7 +146,17 @@ type server struct {
 	tokens  *keys.Tokens
 }
 
-func (s *server) open(ctx context.Context) error {
+// Open wires the server whose data are in dir, and sets it up if it is a new one.
+// It listens to nobody yet. Close it.
+func Open(ctx context.Context, dir string, cfg config.Server, log *slog.Logger) (*Server, error) {
+	s := &Server{dir: dir, cfg: cfg, log: log}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) open(ctx context.Context) error {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w", err)
 	}
@@ -155,13 +167,13 @@ func (s *server) open(ctx context.Context) error {
 	s.closers = append(s.closers, db.Close)
 	s.hub = new(hub.Hub)
 	s.metrics = metrics.New(s.hub.Len)
-	s.store = s.metrics.Store(db)
+	s.Store = s.metrics.Store(db)
 
 	ring, err := s.setUp(ctx)
 	if err != nil {
 		return err
 	}
-	tenant, err := bootstrap.Tenant(ctx, s.store)
+	tenant, err := bootstrap.Tenant(ctx, s.Store)
 	if err != nil {
 		return err
 	}
@@ -172,13 +184,13 @@ func (s *server) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.service = &cordon.Service{
-		Store: s.store, Nudge: s.hub.Nudge, NudgeAll: s.hub.NudgeAll, Now: time.Now, NewID: uuid.NewString, NewSecret: bootstrap.NewSecret, TTL: s.cfg.ActionTTL.Duration, DefaultLease: s.cfg.DefaultLease.Duration, Grace: s.grace, Supports: s.supports,
+	s.Service = &cordon.Service{
+		Store: s.Store, Nudge: s.hub.Nudge, NudgeAll: s.hub.NudgeAll, Now: time.Now, NewID: uuid.NewString, NewSecret: bootstrap.NewSecret, TTL: s.cfg.ActionTTL.Duration, DefaultLease: s.cfg.DefaultLease.Duration, Grace: s.grace, Supports: s.supports,
 		Seal:        func(o cordon.Order) (string, error) { return seal.Order(o, ring.Order) },
 		SealPolicy:  func(p cordon.TrustPolicy) (string, error) { return seal.Policy(p, ring.Order) },
 		SealRelease: func(r cordon.Release) (string, error) { return seal.Release(r, ring.Order) },
 	}
-	if s.limits, err = openLimits(ctx, s.cfg, s.store, tenant, s.log); err != nil {
+	if s.limits, err = openLimits(ctx, s.cfg, s.Store, tenant, s.log); err != nil {
 		return err
 	}
 	s.tokens, err = keys.OpenTokens(keys.TokenConfig{Dir: s.dir, Life: s.cfg.TokenKeyLifetime.Duration, Outlive: oauth.Outlive, Now: time.Now, Log: s.log})
@@ -191,18 +203,18 @@ func (s *server) open(ctx context.Context) error {
 	}
 	s.closers = append(s.closers, others.Close)
 	s.login = oauth.Config{
-		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: s.tokens.Keys, Applications: s.store, Base: s.base, Own: s.names.own, Address: s.limits.address, Now: time.Now, NewID: uuid.NewString, Log: s.log,
+		Others: others.Verify, Guess: s.limits.guess, Tenant: tenant, Keys: s.tokens.Keys, Applications: s.Store, Base: s.base, Own: s.names.own, Address: s.limits.address, Now: time.Now, NewID: uuid.NewString, Log: s.log,
 	}
 	login, err := oauth.New(s.login)
 	if err != nil {
 		return err
 	}
 	s.agents = agentapi.New(agentapi.Config{
-		Service: s.service, Hub: s.hub, Tenant: tenant, OrderJWK: orderJWK, Log: s.log,
+		Service: s.Service, Hub: s.hub, Tenant: tenant, OrderJWK: orderJWK, Log: s.log,
 		SignTime: func(t seal.Time) (string, error) { return seal.SignTime(t, ring.Order) },
 	})
-	own := &cordonapi.API{Service: s.service, Authenticate: login.Authenticate, OrderJWK: orderJWK, Log: s.log}
-	api := mdeapi.New(mdeapi.Config{Service: s.service, Authenticate: login.Authenticate, Limit: s.limits.call, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log})
+	own := &cordonapi.API{Service: s.Service, Authenticate: login.Authenticate, OrderJWK: orderJWK, Log: s.log}
+	api := mdeapi.New(mdeapi.Config{Service: s.Service, Authenticate: login.Authenticate, Limit: s.limits.call, Base: s.base, Now: time.Now, NewID: uuid.NewString, Log: s.log})
 
 	mux := http.NewServeMux()
 	s.agents.Register(mux)
@@ -234,7 +246,7 @@ func dispatch(own, api, login http.Handler) http.Handler {
 }
 
 // survive answers a handler's panic with a 500 and says where it came from.
-func (s *server) survive(h http.Handler) http.Handler {
+func (s *Server) survive(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
@@ -247,8 +259,8 @@ func (s *server) survive(h http.Handler) http.Handler {
 }
 
 // setUp makes what a first start has to make, and returns the keys.
-func (s *server) setUp(ctx context.Context) (*keys.Ring, error) {
-	isNew, err := bootstrap.IsNew(ctx, s.store)
+func (s *Server) setUp(ctx context.Context) (*keys.Ring, error) {
+	isNew, err := bootstrap.IsNew(ctx, s.Store)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +271,7 @@ func (s *server) setUp(ctx context.Context) (*keys.Ring, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := bootstrap.Create(ctx, s.dir, s.store, uuid.NewString, time.Now()); err != nil {
+	if err := bootstrap.Create(ctx, s.dir, s.Store, uuid.NewString, time.Now()); err != nil {
 		return nil, err
 	}
 	s.log.InfoContext(ctx, "new server set up", "bootstrap", filepath.Join(s.dir, bootstrap.FileName))
@@ -268,7 +280,7 @@ func (s *server) setUp(ctx context.Context) (*keys.Ring, error) {
 
 // certificates gives every client the certificate for the host that it asks
 // for, and everybody else the one of --tls-cert or of the server's own CA.
-func (s *server) certificates(ring *keys.Ring) (keys.Source, error) {
+func (s *Server) certificates(ring *keys.Ring) (keys.Source, error) {
 	given := slices.Concat(localNames, s.cfg.TLSNames)
 	last := ring.Certificates(given, time.Now)
 	var files []*keys.File
@@ -300,7 +312,7 @@ func (s *server) certificates(ring *keys.Ring) (keys.Source, error) {
 }
 
 // base is the scheme and host that the client called.
-func (s *server) base(r *http.Request) string {
+func (s *Server) base(r *http.Request) string {
 	if s.cfg.PublicURL != "" {
 		return strings.TrimRight(s.cfg.PublicURL, "/")
 	}
@@ -308,12 +320,12 @@ func (s *server) base(r *http.Request) string {
 }
 
 // health answers whether the process lives, and whether it can do its work.
-func (s *server) health(mux *http.ServeMux) {
+func (s *Server) health(mux *http.ServeMux) {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte("ok\n")) // who asked has gone
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := s.store.Setting(r.Context(), cordon.TenantSetting); err != nil {
+		if _, err := s.Store.Setting(r.Context(), cordon.TenantSetting); err != nil {
 			http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
 			return
 		}
@@ -348,7 +360,7 @@ const (
 )
 
 // listen takes the address, so that clients can connect from now on.
-func (s *server) listen() (net.Listener, error) {
+func (s *Server) listen() (net.Listener, error) {
 	listener, err := net.Listen("tcp", s.cfg.Listen)
 	if err != nil {
 		return nil, &cli.Error{Code: cli.ExitUnavailable, Message: err.Error(), Hint: "choose another address with --listen"}
@@ -359,17 +371,30 @@ func (s *server) listen() (net.Listener, error) {
 	return listener, nil
 }
 
-func (s *server) serve(ctx context.Context, listener net.Listener) error {
+// Public returns what clients and agents connect to, with ServeTLS: all addresses,
+// and how long and how much it takes from each connection.
+func (s *Server) Public() *http.Server {
+	return &http.Server{
+		Handler: s.public, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert},
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients that hang up in the handshake are no news
+	}
+}
+
+// Disconnect ends the connections of agents, which an http.Server has no hold on,
+// and waits until what they have begun is done.
+func (s *Server) Disconnect() {
+	s.hub.Close()
+	s.agents.Wait()
+}
+
+func (s *Server) serve(ctx context.Context, listener net.Listener) error {
 	var work sync.WaitGroup
 	defer work.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make(chan error, 2)
-	public := &http.Server{
-		Handler: s.public, TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cert},
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 2 * time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // clients that hang up in the handshake are no news
-	}
+	public := s.Public()
 	work.Go(func() {
 		if err := public.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
 			failed <- err
@@ -392,8 +417,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 		s.log.Info("stopping")
 	}
 	cancel()
-	s.hub.Close()
-	s.agents.Wait()
+	s.Disconnect()
 	stopCtx, done := context.WithTimeout(context.Background(), stopWithin)
 	defer done()
 	return errors.Join(err, public.Shutdown(stopCtx), ops.Shutdown(stopCtx), s.limits.save(stopCtx))
@@ -401,7 +425,7 @@ func (s *server) serve(ctx context.Context, listener net.Listener) error {
 
 // serveMetrics starts the listener for those who run the server. That its
 // default address is taken is no reason not to serve.
-func (s *server) serveMetrics(work *sync.WaitGroup, failed chan<- error) (*http.Server, error) {
+func (s *Server) serveMetrics(work *sync.WaitGroup, failed chan<- error) (*http.Server, error) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.metrics.Handler())
 	s.health(mux)
@@ -430,7 +454,7 @@ func (s *server) serveMetrics(work *sync.WaitGroup, failed chan<- error) (*http.
 	return srv, nil
 }
 
-func (s *server) expire(ctx context.Context) {
+func (s *Server) expire(ctx context.Context) {
 	tick := time.NewTicker(min(sweepEvery, max(s.cfg.ActionTTL.Duration/4, 100*time.Millisecond)))
 	defer tick.Stop()
 	for {
@@ -438,7 +462,7 @@ func (s *server) expire(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			n, err := s.service.ExpireDue(ctx)
+			n, err := s.Service.ExpireDue(ctx)
 			if n > 0 {
 				s.log.InfoContext(ctx, "actions timed out", "count", n)
 			}
@@ -450,7 +474,7 @@ func (s *server) expire(ctx context.Context) {
 }
 
 // tend looks after the token keys until ctx ends.
-func (s *server) tend(ctx context.Context) {
+func (s *Server) tend(ctx context.Context) {
 	tick := time.NewTicker(keys.TendEvery)
 	defer tick.Stop()
 	for {
@@ -466,7 +490,7 @@ func (s *server) tend(ctx context.Context) {
 }
 
 // url is how the server is reached from this machine.
-func (s *server) url(l net.Listener) string {
+func (s *Server) url(l net.Listener) string {
 	if s.cfg.PublicURL != "" {
 		return strings.TrimRight(s.cfg.PublicURL, "/")
 	}
@@ -480,7 +504,8 @@ func (s *server) url(l net.Listener) string {
 	return "https://" + net.JoinHostPort(host, port)
 }
 
-func (s *server) close() error {
+// Close gives back what Open took. Nothing may be served any more.
+func (s *Server) Close() error {
 	var all error
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		all = errors.Join(all, s.closers[i]())

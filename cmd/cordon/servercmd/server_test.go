@@ -54,7 +54,7 @@ func TestDocuments(t *testing.T) {
 
 func TestPanicsAreSaid(t *testing.T) {
 	var log strings.Builder
-	s := &server{log: slog.New(slog.NewTextHandler(&log, nil))}
+	s := &Server{log: slog.New(slog.NewTextHandler(&log, nil))}
 	rec := httptest.NewRecorder()
 	s.survive(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("oops") })).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/x", nil))
 	if rec.Code != http.StatusInternalServerError || strings.Contains(rec.Body.String(), "oops") || !strings.Contains(log.String(), "panic=oops") {

@@ -133,8 +133,8 @@ func (c Simulate) standIn(ctx context.Context, f fleet) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s := &server{dir: dir, cfg: cfg, log: f.log, grace: scaled(cordon.DeliveredGrace).Duration, supports: simulate.Supports}
-	defer func() { err = errors.Join(err, s.close()) }()
+	s := &Server{dir: dir, cfg: cfg, log: f.log, grace: scaled(cordon.DeliveredGrace).Duration, supports: simulate.Supports}
+	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.open(ctx); err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (c Simulate) standIn(ctx context.Context, f fleet) (err error) {
 		return err
 	}
 	for _, g := range []guest{throttled, reader} {
-		if err := s.store.PutApplication(ctx, g.Application); err != nil {
+		if err := s.Store.PutApplication(ctx, g.Application); err != nil {
 			return err
 		}
 	}
