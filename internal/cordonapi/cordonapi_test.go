@@ -5,12 +5,10 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
-	"flag"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,10 +19,9 @@ import (
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/cordonapi"
 	"github.com/cordon-project/cordon/internal/seal"
+	"github.com/cordon-project/cordon/internal/testkit/golden"
 	"github.com/cordon-project/cordon/internal/testkit/memstore"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // world is the edge over a store in memory, with one machine, keys that are
 // always the same, and a clock that stands still.
@@ -137,32 +134,20 @@ func body(t *testing.T, r *http.Response) string {
 	return string(b)
 }
 
-// golden compares an answer with a file under testdata, byte by byte.
-func golden(t *testing.T, name string, r *http.Response) {
+// likeFile compares an answer with a file under testdata, byte by byte.
+func likeFile(t *testing.T, name string, r *http.Response) {
 	t.Helper()
 	if r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "application/json; charset=utf-8" {
 		t.Errorf("%s: %s, %s", name, r.Status, r.Header.Get("Content-Type"))
 	}
-	got, path := body(t, r), filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(string(want), got); d != "" {
-		t.Errorf("%s (-want +got):\n%s", name, d)
-	}
+	golden.Compare(t, filepath.Join("testdata", name), body(t, r))
 }
 
 func TestGolden(t *testing.T) {
 	w := newWorld(t)
-	golden(t, "machine_new.json", w.get("/cordon/v1/machines/"+string(w.machine)))
+	likeFile(t, "machine_new.json", w.get("/cordon/v1/machines/"+string(w.machine)))
 	a := w.request(cordon.RestrictCodeExecution)
-	golden(t, "evidence_pending.json", w.get("/cordon/v1/actions/"+string(a.ID)+"/evidence"))
+	likeFile(t, "evidence_pending.json", w.get("/cordon/v1/actions/"+string(a.ID)+"/evidence"))
 	if _, err := w.Orders(t.Context(), w.machine); err != nil {
 		t.Fatal(err)
 	}
@@ -170,9 +155,9 @@ func TestGolden(t *testing.T) {
 	w.report(a, cordon.ReportInProgress)
 	w.now = w.now.Add(100 * time.Nanosecond)
 	w.report(a, cordon.ReportSucceeded)
-	golden(t, "evidence_succeeded.json", w.get("/cordon/v1/actions/"+string(a.ID)+"/evidence"))
+	likeFile(t, "evidence_succeeded.json", w.get("/cordon/v1/actions/"+string(a.ID)+"/evidence"))
 	for _, ref := range []string{string(w.machine), strings.ToUpper(string(w.machine)), "WEB.example.com", cordon.DeviceIDOfKey(w.machineKey.Public().(ed25519.PublicKey))} {
-		golden(t, "machine_restricted.json", w.get("/cordon/v1/machines/"+ref))
+		likeFile(t, "machine_restricted.json", w.get("/cordon/v1/machines/"+ref))
 	}
 }
 
@@ -377,13 +362,13 @@ func TestBreakGlass(t *testing.T) {
 
 func TestBlocked(t *testing.T) {
 	w := newWorld(t)
-	golden(t, "blocked_none.json", w.get("/cordon/v1/machines/web.example.com/blocked"))
+	likeFile(t, "blocked_none.json", w.get("/cordon/v1/machines/web.example.com/blocked"))
 	told := cordon.Findings{Kind: cordon.Blocked, Series: "s", Sequence: 1, Since: w.now, At: w.now.Add(time.Minute), Total: 9, Files: []cordon.Finding{
 		{Path: "/tmp/\x1b]0;x\a\xff", SHA256: strings.Repeat("ab", 32), Reason: "it is not in the trust set", Count: 5, First: w.now, Last: w.now}}}
 	if err := w.Seen(t.Context(), w.machine, told); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "blocked.json", w.get("/cordon/v1/machines/web.example.com/blocked"))
+	likeFile(t, "blocked.json", w.get("/cordon/v1/machines/web.example.com/blocked"))
 	if r := w.get("/cordon/v1/machines/db/blocked"); r.StatusCode != 404 {
 		t.Errorf("unknown machine: %s", r.Status)
 	}
@@ -459,7 +444,7 @@ func TestPreview(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	golden(t, "preview.json", w.get("/cordon/v1/machines/web.example.com/preview"))
+	likeFile(t, "preview.json", w.get("/cordon/v1/machines/web.example.com/preview"))
 	if r := w.get("/cordon/v1/machines/db/preview"); r.StatusCode != 404 {
 		t.Errorf("unknown machine: %s", r.Status)
 	}

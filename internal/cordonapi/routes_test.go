@@ -25,6 +25,7 @@ import (
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/cordonapi"
 	"github.com/cordon-project/cordon/internal/testkit/contract"
+	"github.com/cordon-project/cordon/internal/testkit/golden"
 	"github.com/cordon-project/cordon/internal/testkit/tokens"
 	"github.com/cordon-project/cordon/mde"
 )
@@ -226,15 +227,7 @@ The same tokens, and the same answers to bad ones. Addresses count with their ca
 		t.Fatal(err)
 	}
 	before, _, _ := strings.Cut(string(file), heading)
-	if *update {
-		if err := os.WriteFile(page, []byte(before+want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if d := cmp.Diff(before+want, string(file)); d != "" {
-		t.Errorf("%s is stale; run this test with -update (-want +got):\n%s", page, d)
-	}
+	golden.Compare(t, page, before+want)
 }
 
 // everything is what a request could have changed.

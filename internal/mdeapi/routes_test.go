@@ -14,6 +14,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/mdeapi"
+	"github.com/cordon-project/cordon/internal/testkit/golden"
 )
 
 // bodies are what operations need instead of a mere comment, by the end of their path.
@@ -236,13 +237,5 @@ machine (404 `+"`ResourceNotFound`"+`) and reads the body, and only then says th
 	if _, rest, ok := strings.Cut(string(got), "\n## "); ok {
 		want += "\n## " + rest
 	}
-	if *update {
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := gocmp.Diff(string(got), want); diff != "" {
-		t.Errorf("%s is stale; run this test with -update:\n%s", page, diff)
-	}
+	golden.Compare(t, page, want)
 }

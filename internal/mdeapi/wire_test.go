@@ -1,7 +1,6 @@
 package mdeapi_test
 
 import (
-	"bufio"
 	"bytes"
 	"compress/gzip"
 	"compress/zlib"
@@ -12,17 +11,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -31,16 +25,14 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	gocmp "github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/mdeapi"
 	"github.com/cordon-project/cordon/internal/oauth"
 	"github.com/cordon-project/cordon/internal/testkit/memstore"
 	"github.com/cordon-project/cordon/internal/testkit/tokens"
+	"github.com/cordon-project/cordon/internal/testkit/wirefile"
 )
-
-var update = flag.Bool("update", false, "write the answers that were seen into the golden files")
 
 const (
 	tenant      = "8f3d1c52-6b7a-4e0d-9c11-2a4b5c6d7e8f"
@@ -193,57 +185,29 @@ func (h *house) application(issuer *oauth.Server, tenant, id, name string, permi
 	return answer.Token
 }
 
-// TestWire plays the files of testdata, each from a fresh start, over a real
-// connection, and compares the answers byte for byte. A section "name" is a
-// request as it goes out (but for Host, Connection and Content-Length), the
-// section "name: answer" is what comes back (but for Date,
-// and unpacked). A section "! words"
-// lets something happen behind the edge. In requests, $ALL, $READ … are tokens,
+// TestWire plays the files of testdata, each from a fresh start (package wirefile);
+// answers stand there unpacked. A section "! words" lets something happen behind
+// the edge. In requests, $ALL, $READ … are tokens,
 // $WEB … machines, $A1 … the ids of the actions created so far.
 //
 // Whatever is refused must leave no trace in the store.
 func TestWire(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no wire files: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			h := newHouse(t)
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
+	wirefile.Play(t, func(t *testing.T) func(name, section string) []byte {
+		h := newHouse(t)
+		return func(name, section string) []byte {
+			if what, ok := strings.CutPrefix(name, "! "); ok {
+				h.happen(strings.Fields(what))
+				return nil
 			}
-			seen := txtar.Archive{Comment: archive.Comment}
-			for _, f := range archive.Files {
-				switch {
-				case strings.HasSuffix(f.Name, ": answer"):
-				case strings.HasPrefix(f.Name, "! "):
-					h.happen(strings.Fields(f.Name)[1:])
-					seen.Files = append(seen.Files, f)
-				default:
-					before := h.trace()
-					status, answer := h.exchange(string(f.Data))
-					if diff := gocmp.Diff(before, h.trace()); status >= 400 && diff != "" {
-						t.Errorf("%s: refused, but left a trace:\n%s", f.Name, diff)
-					}
-					seen.Files = append(seen.Files, f, txtar.File{Name: f.Name + ": answer", Data: answer})
-				}
+			before := h.trace()
+			status, answer := h.exchange(section)
+			if diff := gocmp.Diff(before, h.trace()); status >= 400 && diff != "" {
+				t.Errorf("%s: refused, but left a trace:\n%s", name, diff)
 			}
-			if *update {
-				if err := os.WriteFile(file, txtar.Format(&seen), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := gocmp.Diff(lines(archive), lines(&seen)); diff != "" {
-				t.Errorf("other bytes than in %s (-want +got):\n%s", file, diff)
-			}
-		})
-	}
+			return answer
+		}
+	})
 }
-
-func lines(a *txtar.Archive) []string { return strings.Split(string(txtar.Format(a)), "\n") }
 
 // created returns the actions in the order of their creation.
 func (h *house) created() []cordon.Action {
@@ -336,32 +300,8 @@ func (h *house) fill(s string) string {
 func (h *house) exchange(request string) (int, []byte) {
 	h.t.Helper()
 	h.now = h.now.Add(time.Second + cordon.Tick)
-	head, body, _ := strings.Cut(h.fill(request), "\n\n")
-	body = strings.TrimSuffix(body, "\n")
-	head = strings.TrimRight(head, "\n") + "\nConnection: close\n"
-	if !strings.Contains(head, "\nHost: ") {
-		head += "Host: api.securitycenter.microsoft.com\n"
-	}
-	if body != "" {
-		head += fmt.Sprintf("Content-Length: %d\n", len(body))
-	}
-	conn, err := net.Dial("tcp", h.addr)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer conn.Close()
-	// The server may answer and close before it has taken in a body that is too
-	// long, so this may fail at any point.
-	go func() { _, _ = io.WriteString(conn, strings.ReplaceAll(head+"\n", "\n", "\r\n")+body) }()
+	r, content := wirefile.Send(h.t, h.addr, "api.securitycenter.microsoft.com", h.fill(request))
 	method, _, _ := strings.Cut(request, " ")
-	r, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	content, err := io.ReadAll(r.Body)
-	if err != nil {
-		h.t.Fatal(err)
-	}
 	if coding := r.Header.Get("Content-Encoding"); coding != "" {
 		if r.ContentLength != int64(len(content)) && method != "HEAD" || r.ContentLength <= 0 {
 			h.t.Errorf("Content-Length is %d of %d bytes", r.ContentLength, len(content))
@@ -372,16 +312,7 @@ func (h *house) exchange(request string) (int, []byte) {
 	if len(content) > 0 && !json.Valid(content) {
 		h.t.Errorf("not JSON: %s", content)
 	}
-	r.Header.Del("Date")
-	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s\n", r.Status)
-	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
-		fmt.Fprintf(&out, "%s: %s\n", name, strings.Join(r.Header[name], " | "))
-	}
-	if len(content) > 0 {
-		fmt.Fprintf(&out, "\n%s\n", content)
-	}
-	return r.StatusCode, out.Bytes()
+	return r.StatusCode, wirefile.Text(r, content)
 }
 
 // unpack is what a client makes of a compressed body.

@@ -15,7 +15,6 @@ import (
 	"math/big"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,9 +23,9 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/testkit/golden"
 )
 
 // The keys of an application, each with a certificate: the first two are good
@@ -281,15 +280,7 @@ func TestAssertionRefused(t *testing.T) {
 			t.Errorf("%s: refused, but remembered", c.name)
 		}
 	}
-	const file = "testdata/assertions.golden"
-	if *update {
-		if err := os.WriteFile(file, []byte(seen.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if d := cmp.Diff(string(must(os.ReadFile(file))), seen.String()); d != "" {
-		t.Errorf("other answers than in %s (-want +got):\n%s", file, d)
-	}
+	golden.Compare(t, "testdata/assertions.golden", seen.String())
 }
 
 // TestAssertionReplay: an assertion belongs to the address that used it first.

@@ -1,7 +1,6 @@
 package oauth
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -10,17 +9,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,14 +21,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	"github.com/rogpeppe/go-internal/txtar"
-
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/testkit/contract"
+	"github.com/cordon-project/cordon/internal/testkit/wirefile"
 )
-
-var update = flag.Bool("update", false, "write the answers that were seen into the golden files")
 
 const (
 	testTenant = "8f3d1c52-6b7a-4e0d-9c11-2a4b5c6d7e8f"
@@ -121,96 +110,33 @@ func getToken(t testing.TB, s *Server) string {
 	return answer.Token
 }
 
-// TestWire sends the requests of testdata/*.txtar as they stand over a
-// connection, and compares what comes back byte for byte, and with the document. In the requests, $T is
-// the tenant, $C the client id, $S the secret in form encoding, $BASIC the pair
-// for HTTP Basic. In the answers an access token is shown as what it says, after
-// its signature was checked, and random key material is left out.
+// TestWire plays the files of testdata (package wirefile), and holds what it sees
+// against the document. In the requests, $T is the tenant, $C the client id, $S
+// the secret in form encoding, $BASIC the pair for HTTP Basic. In the answers an
+// access token is shown as what it says, after its signature was checked, and
+// random key material is left out.
 func TestWire(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no wire files: %v", err)
-	}
 	document := contract.Load(t, OpenAPI)
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			s, _ := newServer(t)
-			server := httptest.NewServer(document.Watch(t, s))
-			defer server.Close()
-			archive, err := txtar.ParseFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var seen txtar.Archive
-			seen.Comment = archive.Comment
-			for _, f := range archive.Files {
-				if strings.HasSuffix(f.Name, ": answer") {
-					continue
-				}
-				answer := exchange(t, server.Listener.Addr().String(), fill(string(f.Data)))
-				seen.Files = append(seen.Files, f, txtar.File{Name: f.Name + ": answer", Data: readable(t, s, answer)})
-			}
-			if *update {
-				if err := os.WriteFile(file, txtar.Format(&seen), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if diff := cmp.Diff(lines(archive), lines(&seen)); diff != "" {
-				t.Errorf("other bytes than in %s (-want +got):\n%s", file, diff)
-			}
-		})
-	}
+	wirefile.Play(t, func(t *testing.T) func(name, section string) []byte {
+		s, _ := newServer(t)
+		server := httptest.NewServer(document.Watch(t, s))
+		t.Cleanup(server.Close)
+		return func(_, request string) []byte {
+			r, content := wirefile.Send(t, server.Listener.Addr().String(), "login.example.org", fill(request))
+			r.Header.Set("Content-Length", fmt.Sprint(r.ContentLength))
+			return readable(t, s, wirefile.Text(r, content))
+		}
+	})
 	if unseen := document.Unseen(); len(unseen) > 0 {
 		t.Errorf("documented, but in no file: %v", unseen)
 	}
 }
-
-func lines(a *txtar.Archive) []string { return strings.Split(string(txtar.Format(a)), "\n") }
 
 func fill(request string) string {
 	return strings.NewReplacer(
 		"$T", testTenant, "$C", testClient, "$S", url.QueryEscape(testSecret),
 		"$BASIC", base64.StdEncoding.EncodeToString([]byte(url.QueryEscape(testClient)+":"+url.QueryEscape(testSecret))),
 	).Replace(request)
-}
-
-// exchange sends one request, text lines with what HTTP always needs left out,
-// and returns the answer as text.
-func exchange(t *testing.T, addr, request string) []byte {
-	t.Helper()
-	head, body, _ := strings.Cut(request, "\n\n")
-	body = strings.TrimSuffix(body, "\n")
-	head = strings.TrimRight(head, "\n") + "\nHost: login.example.org\nConnection: close\n"
-	if body != "" {
-		head += fmt.Sprintf("Content-Length: %d\n", len(body))
-	}
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := io.WriteString(conn, strings.ReplaceAll(head+"\n", "\n", "\r\n")+body); err != nil {
-		t.Fatal(err)
-	}
-	method, _, _ := strings.Cut(request, " ")
-	r, err := http.ReadResponse(bufio.NewReader(conn), &http.Request{Method: method})
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Del("Date")
-	r.Header.Set("Content-Length", fmt.Sprint(r.ContentLength))
-	var out bytes.Buffer
-	fmt.Fprintf(&out, "%s\n", r.Status)
-	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
-		fmt.Fprintf(&out, "%s: %s\n", name, strings.Join(r.Header[name], " | "))
-	}
-	fmt.Fprintf(&out, "\n%s\n", content)
-	return out.Bytes()
 }
 
 var (

@@ -3,7 +3,6 @@ package odata_test
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -15,9 +14,8 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/odata"
+	"github.com/cordon-project/cordon/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 const (
 	hex40 = "dc909e4a81d1abcdefabcdef9bebe6f8ec7d3506"
@@ -291,15 +289,7 @@ func TestErrors(t *testing.T) {
 		}
 		fmt.Fprintf(&fresh, "\t%s: %s\n", e.Code, e.Message)
 	}
-	if *update {
-		if err := os.WriteFile(file, fresh.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(string(old), fresh.String()); diff != "" {
-		t.Errorf("%s, -want +got (rewrite with -update):\n%s", file, diff)
-	}
+	golden.Compare(t, file, fresh.Bytes())
 }
 
 // TestFields holds which properties can be filtered by (Defender contract 9).

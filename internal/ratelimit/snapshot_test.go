@@ -2,20 +2,16 @@ package ratelimit_test
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/cordon-project/cordon/internal/ratelimit"
+	"github.com/cordon-project/cordon/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write what was seen into the golden files")
 
 func restarted(t fataler, c *clock, room int, data []byte) (*ratelimit.Limiter, *ratelimit.Memory) {
 	t.Helper()
@@ -34,20 +30,9 @@ func TestSnapshotIsStable(t *testing.T) {
 	take(t, l, of("no room", minute))
 	c.add(100 * time.Millisecond)
 	got, _ := m.Export()
-	const golden = "testdata/snapshot.json"
-	if *update {
-		if err := os.WriteFile(golden, append(got, '\n'), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(bytes.TrimSpace(want)), string(got)); diff != "" {
-		t.Errorf("a server that is upgraded could not read it (-want +got):\n%s", diff)
-	}
-	_, again := restarted(t, c, 4, want)
+	// A server that is upgraded reads what the one before it wrote.
+	golden.Compare(t, "testdata/snapshot.json", string(got)+"\n")
+	_, again := restarted(t, c, 4, append(got, '\n'))
 	if back, _ := again.Export(); !bytes.Equal(back, got) {
 		t.Errorf("after a restart it is\n%s", back)
 	}

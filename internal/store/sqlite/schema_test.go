@@ -2,9 +2,7 @@ package sqlite
 
 import (
 	"crypto/sha256"
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,32 +10,12 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/store/sqlite/compile"
 	"github.com/cordon-project/cordon/internal/store/sqlite/engine"
 	"github.com/cordon-project/cordon/internal/store/storetest"
+	"github.com/cordon-project/cordon/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got; -update writes it):\n%s", name, diff)
-	}
-}
 
 // TestSchema shows in one place what all migrations together make.
 func TestSchema(t *testing.T) {
@@ -49,7 +27,7 @@ func TestSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "schema.sql", b.String())
+	golden.Compare(t, "testdata/schema.sql", b.String())
 }
 
 // openFirst opens the database of a server of the first version.
@@ -220,7 +198,7 @@ func TestPlans(t *testing.T) {
 	const newest = " ORDER BY at DESC, seq DESC LIMIT 100"
 	explain("AuditEntries", auditEntries+newest, int64(0))
 	explain("… of a kind, a later page", auditEntries+" AND (at, seq) < (?, ?) AND kind IN (?, ?)"+newest, int64(0), int64(7), int64(7), "trust", "group")
-	golden(t, "plans.txt", b.String())
+	golden.Compare(t, "testdata/plans.txt", b.String())
 }
 
 // TestMigrateCredentials: the one application of a server that knew one secret
