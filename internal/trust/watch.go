@@ -121,8 +121,14 @@ func (b *Builder) watched() map[string]func(fsnotify.Op, string) bool {
 		}
 	}
 	for _, file := range []string{b.RulesFile, b.GateFile} {
-		if path, err := filepath.Abs(file); err == nil && file != "" {
-			dirs[filepath.Dir(path)] = func(_ fsnotify.Op, name string) bool { return name == filepath.Base(path) }
+		path, err := filepath.Abs(file)
+		if err != nil || file == "" {
+			continue
+		}
+		dir := filepath.Dir(path)
+		others := dirs[dir] // the files may be in one directory
+		dirs[dir] = func(op fsnotify.Op, name string) bool {
+			return name == filepath.Base(path) || others != nil && others(op, name)
 		}
 	}
 	return dirs

@@ -111,6 +111,7 @@ func TestWatchTargets(t *testing.T) {
 	root.Install(one("a", "/usr/bin/a", "a"))
 	b := builder(root)
 	b.RulesFile = filepath.Join(t.TempDir(), "etc/cordon/site.rules") // does not exist, nor does its directory
+	b.GateFile = filepath.Join(filepath.Dir(b.RulesFile), "admitted") // beside it
 	tg := watchTargets(t, b)
 
 	// What does not matter: the builder's own reading above all.
@@ -123,9 +124,9 @@ func TestWatchTargets(t *testing.T) {
 	if got := mattered(t, tg, root); len(got) != 0 {
 		t.Errorf("mattered: %v", got)
 	}
-	write := func(content string) func() {
+	write := func(path, content string) func() {
 		return func() {
-			if err := errors.Join(os.MkdirAll(filepath.Dir(b.RulesFile), 0o755), os.WriteFile(b.RulesFile, []byte(content), 0o644)); err != nil {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -136,8 +137,11 @@ func TestWatchTargets(t *testing.T) {
 	}{
 		{"package", func() { root.Install(one("b", "/usr/bin/b", "b")) }},
 		{"journal", func() { root.Write("var/lib/dpkg/updates/0001", "Package: b\nStatus: install ok installed\n\n", 0o644) }},
-		{"new rules file", write("path /opt\n")}, // with two directories that it is in
-		{"rules file", write("path /srv\n")},
+		{"new rules file", write(b.RulesFile, "path /opt\n")}, // with two directories that it is in
+		{"rules file", write(b.RulesFile, "path /srv\n")},
+		{"new gate file", write(b.GateFile, "1")},
+		{"gate file", write(b.GateFile, "2")},
+		{"rules file again", write(b.RulesFile, "path /opt\n")},
 	} {
 		c.do()
 		if got := mattered(t, tg, root); len(got) == 0 {
