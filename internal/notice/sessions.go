@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -37,11 +38,24 @@ func people(ctx context.Context) ([]person, error) {
 	if err == nil {
 		return gather(all), nil
 	}
-	data, noFile := os.ReadFile(utmpFile)
+	data, noFile := readUtmp(utmpFile)
 	if noFile != nil {
 		return nil, errors.Join(err, noFile)
 	}
 	return gather(sessionsOfUtmp(data, utmpSize(runtime.GOARCH), ownerOf)), nil
+}
+
+// mostUtmp is how much of the file is read, in bytes: others than root may write to
+// it where terminal emulators enter their sessions (utempter).
+const mostUtmp = 1 << 20
+
+func readUtmp(path string) (data []byte, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // only read
+	return io.ReadAll(io.LimitReader(f, mostUtmp))
 }
 
 // session is one login.

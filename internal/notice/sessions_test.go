@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -71,6 +72,24 @@ func TestUtmp(t *testing.T) {
 		if got := gather(sessionsOfUtmp(data, size, owner)); !cmp.Equal(got, want) {
 			t.Errorf("%s: %s", arch, cmp.Diff(want, got))
 		}
+	}
+}
+
+// Who may write into the file cannot have all of the memory for it.
+func TestHugeUtmp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "utmp")
+	if err := os.WriteFile(path, record(384, userProcess, "tty1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	data, err := readUtmp(path)
+	if err != nil || len(data) != mostUtmp {
+		t.Fatalf("%d bytes, %v", len(data), err)
+	}
+	if all := sessionsOfUtmp(data, 384, owner); len(all) != 1 {
+		t.Errorf("%v", all)
 	}
 }
 

@@ -161,8 +161,8 @@ func (b *Builder) Owner(path string) string {
 
 // Texts returns the paths of the trusted files of the last successful build that
 // interpreters may be told to run, perhaps in an earlier life of this process:
-// those that are program text by name, or begin as scripts do. Without
-// ProgramText there are none.
+// those that are program text by name, or begin as scripts do, in lexical order.
+// Without ProgramText there are none.
 func (b *Builder) Texts() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()

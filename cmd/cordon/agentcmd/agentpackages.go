@@ -109,9 +109,7 @@ func dpkgArchives(action string, pid int) ([]string, error) {
 			if err != nil {
 				return nil, fmt.Errorf("find dpkg: %w", err)
 			}
-			_, after, _ := strings.Cut(string(stat), ") ")
-			var state string
-			if _, err := fmt.Sscan(after, &state, &pid); err != nil {
+			if pid, err = parentIn(string(stat)); err != nil {
 				return nil, fmt.Errorf("find dpkg: %w", err)
 			}
 			continue
@@ -127,6 +125,14 @@ func dpkgArchives(action string, pid int) ([]string, error) {
 		return archivesIn(dir, strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")[1:])
 	}
 	return nil, errors.New("find dpkg: it is not among the parents of this process; --dpkg is for dpkg's pre-invoke hook")
+}
+
+// parentIn returns the parent in a proc_pid_stat(5): a number, a name in
+// parentheses that the process has chosen, its state, its parent.
+func parentIn(stat string) (pid int, err error) {
+	var state string
+	_, err = fmt.Sscan(stat[strings.LastIndexByte(stat, ')')+1:], &state, &pid)
+	return pid, err
 }
 
 // archivesIn returns the files among a dpkg's arguments, and the archives in

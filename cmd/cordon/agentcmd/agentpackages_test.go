@@ -36,3 +36,19 @@ func TestArchivesIn(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// A process may have any name.
+func TestParentIn(t *testing.T) {
+	for stat, want := range map[string]int{
+		"12 (sh) S 7 12 12 0 -1":        7,
+		"12 (a) R 1 (b) S 7 12 12 0 -1": 7,
+		"12 () S 8\n":                   8,
+		"12 (a) S":                      0,
+		"":                              0,
+		"12 (a) S x":                    0,
+	} {
+		if got, err := parentIn(stat); got != want || (err == nil) != (want != 0) {
+			t.Errorf("%q: %d, %v", stat, got, err)
+		}
+	}
+}

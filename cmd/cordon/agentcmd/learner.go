@@ -3,6 +3,8 @@ package agentcmd
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,7 +56,9 @@ func (l *learner) learn(ctx context.Context) {
 	began, n, failed := time.Now(), 0, 0
 	pause, end := l.built.AtLeisure(ctx)
 	defer end()
-	for _, path := range l.built.Texts() {
+	texts := l.built.Texts()
+	l.forget(texts)
+	for _, path := range texts {
 		if ctx.Err() != nil {
 			return
 		}
@@ -68,6 +72,17 @@ func (l *learner) learn(ctx context.Context) {
 		pause()
 	}
 	l.log.Info("files shown that interpreters may run", "files", n, "failed", failed, "duration", time.Since(began))
+}
+
+// forget drops what is no text any more: packages come and go for as long as an
+// agent runs.
+func (l *learner) forget(texts []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.shown, func(path string, _ cordon.FileID) bool {
+		_, is := slices.BinarySearch(texts, path)
+		return !is
+	})
 }
 
 // current shows a text if it was not shown as it is now.

@@ -99,6 +99,16 @@ func TestLearner(t *testing.T) {
 	}
 	l.learn(t.Context())
 	e.saw(t, "gone")
+	write("lib/b.pl", "again") // a set does not shrink to less than half
+	c := filepath.Join(root, "lib/c.sh")
+	if err := os.Remove(c); err != nil {
+		t.Fatal(err)
+	}
+	build()
+	l.learn(t.Context())
+	e.saw(t, "one back, one gone", "b.pl")
+	refuse(l, c, false)
+	e.saw(t, "refused, and no text any more")
 
 	open := &shownTo{policy: cordon.OpenInterpreters}
 	l = newLearner(open, builder, slog.New(slog.DiscardHandler))
