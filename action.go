@@ -95,9 +95,6 @@ type Cancellation struct {
 	At          time.Time
 }
 
-// OrderTypeOf returns the order that carries an action of this type.
-func (t ActionType) OrderTypeOf() OrderType { return OrderType(t) }
-
 // end puts a into a terminal status.
 func (a Action) end(s Status, hresult int32, reason string, now time.Time) Action {
 	a.Status, a.ErrorHResult, a.Reason, a.Updated = s, hresult, reason, now
@@ -217,7 +214,7 @@ func (a Action) Expire(now time.Time, grace time.Duration) Action {
 // own, or a cancellation if one was asked for.
 func (a Action) Order(now time.Time) Order {
 	o := Order{
-		Machine: a.Machine, Action: a.ID, Generation: a.Generation, Type: a.Type.OrderTypeOf(),
+		Machine: a.Machine, Action: a.ID, Generation: a.Generation, Type: OrderType(a.Type), // by the same name
 		Comment: a.Comment, Policy: Policy{LeaseSeconds: int64(a.Lease / time.Second)}, Issued: now, Expires: a.Expires,
 	}
 	if a.Cancel != nil {

@@ -146,15 +146,15 @@ func (a *Agent) Show(preview func(context.Context) (cordon.Preview, error)) { a.
 // Close releases the data directory.
 func (a *Agent) Close() error { return a.dir.close() }
 
-// Restore brings the machine into its persisted state, before any server is
+// restore brings the machine into its persisted state, before any server is
 // asked. An order that a crash or a stop interrupted is finished, and its outcome
 // goes into the outbox. An error means that the state is not in force now; the
-// agent goes on, says so in every report, and Restore may be tried again.
-func (a *Agent) Restore(ctx context.Context) error {
+// agent goes on, says so in every report, and restore may be tried again.
+func (a *Agent) restore(ctx context.Context) error {
 	a.turn.Lock()
 	defer a.endTurn()
 	a.applyPolicy(ctx)
-	return a.restore(ctx)
+	return a.restoreHeld(ctx)
 }
 
 // endTurn lets the next one have its turn, and the lease be looked at, which
@@ -164,8 +164,8 @@ func (a *Agent) endTurn() {
 	poke(a.lease)
 }
 
-// restore is called with turn held.
-func (a *Agent) restore(ctx context.Context) error {
+// restoreHeld is restore with turn held.
+func (a *Agent) restoreHeld(ctx context.Context) error {
 	s := a.standing()
 	if s.Generation == 0 {
 		return nil
@@ -188,33 +188,33 @@ func (a *Agent) restore(ctx context.Context) error {
 	return nil
 }
 
-// restoreAgain is how long after a failed [Agent.Restore] it is tried again.
+// restoreAgain is how long after a failed [Agent.restore] it is tried again.
 const restoreAgain = 30 * time.Second
 
-// KeepRestored calls [Agent.Restore], and if that fails again and again on a
+// KeepRestored calls [Agent.restore], and if that fails again and again on a
 // goroutine of its own, until it succeeds or ctx ends. An order that comes
 // meanwhile is no reason to stop: it may fail, or be cancelled, and leave the
 // machine to be restored as before.
 func (a *Agent) KeepRestored(ctx context.Context, start func(func())) {
-	if a.Restore(ctx) == nil {
+	if a.restore(ctx) == nil {
 		return
 	}
 	start(func() {
-		for sleep(ctx, restoreAgain) && a.Restore(ctx) != nil {
+		for sleep(ctx, restoreAgain) && a.restore(ctx) != nil {
 		}
 	})
 }
 
-// Take takes up one order and returns the signed report that answers it. carried
+// takeUp takes up one order and returns the signed report that answers it. carried
 // says that it did not come over a connection, so that only this machine's clock
 // can judge its age. progress, if not nil, is called with an InProgress report
 // when applying takes noticeable time. An error says that the order was not
 // taken up; if there is a report too, it says the same.
-func (a *Agent) Take(ctx context.Context, jws string, carried bool, progress func(report string)) (string, error) {
+func (a *Agent) takeUp(ctx context.Context, jws string, carried bool, progress func(report string)) (string, error) {
 	a.turn.Lock()
 	defer a.endTurn()
 	if unfinished(a.standing()) { // a stop interrupted the last one
-		if err := a.restore(ctx); unfinished(a.standing()) {
+		if err := a.restoreHeld(ctx); unfinished(a.standing()) {
 			return "", err
 		}
 	}

@@ -31,7 +31,7 @@ func TestChanged(t *testing.T) {
 	f.obey(f.order(4, cordon.RestrictOrder, lease(time.Hour)))
 	told("restricted already")
 	f.restart()
-	if err := f.Restore(t.Context()); err != nil {
+	if err := f.restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	told("restored")

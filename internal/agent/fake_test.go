@@ -205,7 +205,7 @@ func (f *fixture) sign(o cordon.Order) string {
 // take hands over an order and returns the report that answers it.
 func (f *fixture) take(jws string) (cordon.Report, error) {
 	f.t.Helper()
-	report, err := f.Take(f.t.Context(), jws, false, nil)
+	report, err := f.takeUp(f.t.Context(), jws, false, nil)
 	return f.read(report), err
 }
 

@@ -34,7 +34,7 @@ func (f *fixture) hearFrom(orders ...string) {
 	}
 	f.hear(f.t.Context(), wire.FromServer{Time: jws, Orders: orders})
 	for _, o := range orders {
-		if _, err := f.Take(f.t.Context(), o, false, nil); err != nil {
+		if _, err := f.takeUp(f.t.Context(), o, false, nil); err != nil {
 			f.t.Fatal(err)
 		}
 	}
@@ -104,7 +104,7 @@ func TestLease(t *testing.T) {
 		t.Errorf("status: %+v", s.Observed)
 	}
 	f.restart()
-	if err := f.Restore(t.Context()); err != nil {
+	if err := f.restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.boot = cordon.BootTime{Boot: "b2"}
@@ -133,7 +133,7 @@ func TestLeaseSurvivesReboots(t *testing.T) {
 		f.restart()
 		f.boot = cordon.BootTime{Boot: string(rune('c' + i)), At: 5 * time.Minute} // so long does the start take
 		f.now = f.now.AddDate(1, 0, 0)
-		if err := f.Restore(t.Context()); err != nil {
+		if err := f.restore(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if i < 2 {
@@ -190,7 +190,7 @@ func TestLeaseThatCannotChange(t *testing.T) {
 	}
 	f.restart()
 	f.kernel.failOn("", nil)
-	if err := f.Restore(t.Context()); err != nil {
+	if err := f.restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	f.pass(0)

@@ -214,7 +214,7 @@ func (a *Agent) obey(run, ctx context.Context, orders <-chan []string, policies 
 // answer them. refused tells that there was one that could not be taken up.
 func (a *Agent) takeAll(ctx context.Context, orders []string, progress func(string)) (reports []string, refused bool) {
 	for _, jws := range orders {
-		report, err := a.Take(ctx, jws, false, progress)
+		report, err := a.takeUp(ctx, jws, false, progress)
 		if err != nil {
 			refused = true
 			a.cfg.Log.DebugContext(ctx, "order not taken up", "err", err)

@@ -72,7 +72,7 @@ func (o *online) start() {
 		o.t.Fatal(err)
 	}
 	o.Use(o.kernel)
-	if err := o.Restore(o.t.Context()); err != nil {
+	if err := o.restore(o.t.Context()); err != nil {
 		o.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -64,9 +64,9 @@ func (a *Agent) Preview(ctx context.Context) (cordon.Preview, error) {
 	return a.preview(ctx)
 }
 
-// Apply takes up what was carried to this machine, see [Agent.TakeCarried].
+// Apply takes up what was carried to this machine, see [Agent.takeCarried].
 func (a *Agent) Apply(ctx context.Context, carried string) local.Applied {
-	report, err := a.TakeCarried(ctx, carried)
+	report, err := a.takeCarried(ctx, carried)
 	if report == "" {
 		return local.Applied{State: cordon.ReportRefused, Error: err.Error()}
 	}

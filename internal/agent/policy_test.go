@@ -46,7 +46,7 @@ func TestPolicy(t *testing.T) {
 	// After a reboot it is applied before anything else, without a server.
 	f.restart()
 	f.kernel.trusted = nil
-	if err := f.Restore(t.Context()); err != nil || len(trusted()) != 1 {
+	if err := f.restore(t.Context()); err != nil || len(trusted()) != 1 {
 		t.Errorf("after a restart: %v, %+v", err, trusted())
 	}
 	if f.takePolicy(t.Context(), policy(2, f.id, 2)) {

@@ -113,7 +113,7 @@ func (m *machine) start() {
 	m.agent, err = Open(Config{DataDir: m.dir, Log: slog.New(slog.DiscardHandler), Now: m.setup.Now, Boot: bootClock()})
 	if err == nil {
 		m.agent.Use(m)
-		err = m.agent.Restore(context.Background())
+		err = m.agent.restore(context.Background())
 	}
 	if err != nil {
 		m.t.Fatal(err)
@@ -121,7 +121,7 @@ func (m *machine) start() {
 }
 
 func (m *machine) Take(jws string) []string {
-	report, err := m.agent.Take(context.Background(), jws, false, nil)
+	report, err := m.agent.takeUp(context.Background(), jws, false, nil)
 	if report == "" {
 		if err == nil {
 			m.t.Fatal("no report and no error")

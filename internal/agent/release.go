@@ -10,9 +10,9 @@ import (
 	"github.com/cordon-project/cordon/internal/seal"
 )
 
-// TakeCarried takes up what somebody carried to this machine: a signed order, a
-// signed release, or the typed code of a release; see [Agent.Take].
-func (a *Agent) TakeCarried(ctx context.Context, text string) (string, error) {
+// takeCarried takes up what somebody carried to this machine: a signed order, a
+// signed release, or the typed code of a release; see [Agent.takeUp].
+func (a *Agent) takeCarried(ctx context.Context, text string) (string, error) {
 	text = strings.TrimSpace(text)
 	if !strings.Contains(text, ".") {
 		a.mu.Lock()
@@ -27,7 +27,7 @@ func (a *Agent) TakeCarried(ctx context.Context, text string) (string, error) {
 		}
 		text = jws
 	}
-	return a.Take(ctx, text, true, nil)
+	return a.takeUp(ctx, text, true, nil)
 }
 
 var errNotEnrolled = errors.New("this machine is not enrolled yet, so it knows no server to obey")

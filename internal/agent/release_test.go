@@ -24,7 +24,7 @@ func (f *fixture) release(g uint64, with ...func(*cordon.Release)) string {
 
 func (f *fixture) carry(text string) (cordon.Report, error) {
 	f.t.Helper()
-	report, err := f.TakeCarried(f.t.Context(), text)
+	report, err := f.takeCarried(f.t.Context(), text)
 	if report == "" {
 		return cordon.Report{}, err
 	}
@@ -51,7 +51,7 @@ func TestBreakGlass(t *testing.T) {
 	}
 	refused("forged", forged, "expected key")
 	refused("no code", "0123", "line 1 of the code")
-	if report, err := f.Take(t.Context(), f.release(3), false, nil); err == nil || f.read(report).State != cordon.ReportRefused || f.kernel.inMode() != cordon.ModeEnforce {
+	if report, err := f.takeUp(t.Context(), f.release(3), false, nil); err == nil || f.read(report).State != cordon.ReportRefused || f.kernel.inMode() != cordon.ModeEnforce {
 		t.Errorf("over a connection: %v", err)
 	}
 
@@ -69,7 +69,7 @@ func TestBreakGlass(t *testing.T) {
 		t.Errorf("the server is not told: %q", states)
 	}
 	f.restart()
-	if err := f.Restore(t.Context()); err != nil || f.kernel.inMode() != cordon.ModeOff {
+	if err := f.restore(t.Context()); err != nil || f.kernel.inMode() != cordon.ModeOff {
 		t.Errorf("after a reboot: %v, in mode %s", err, f.kernel.inMode())
 	}
 	// An order of that generation or an older one comes too late, a newer one is obeyed.

@@ -168,7 +168,7 @@ func TestTakeAnswers(t *testing.T) {
 			t.Errorf("switched %v", f.kernel.calls())
 		}
 		f.restart()
-		if err := f.Restore(t.Context()); err != nil {
+		if err := f.restore(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,7 +190,7 @@ func TestFailureLeavesThePreviousMode(t *testing.T) {
 		t.Errorf("on disk (-want +got):\n%s", d)
 	}
 	f.restart()
-	if err := f.Restore(t.Context()); err != nil || f.kernel.inMode() != cordon.ModeEnforce {
+	if err := f.restore(t.Context()); err != nil || f.kernel.inMode() != cordon.ModeEnforce {
 		t.Errorf("after a restart in mode %s, %v", f.kernel.inMode(), err)
 	}
 	if r := f.obey(f.order(2, cordon.UnrestrictOrder)); r.State != cordon.ReportFailed {
@@ -218,7 +218,7 @@ func TestStopInTheMiddle(t *testing.T) {
 			ctx, stop := context.WithCancel(t.Context())
 			done := make(chan string, 1)
 			go func() {
-				report, err := f.Take(ctx, f.sign(f.order(2, cordon.UnrestrictOrder)), false, nil)
+				report, err := f.takeUp(ctx, f.sign(f.order(2, cordon.UnrestrictOrder)), false, nil)
 				done <- report + err.Error()
 			}()
 			f.kernel.awaitCalls(2)
@@ -239,7 +239,7 @@ func TestStopInTheMiddle(t *testing.T) {
 			if !f.Status().Applying {
 				t.Error("status does not say that an order is under way")
 			}
-			if err := f.Restore(t.Context()); err != nil {
+			if err := f.restore(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			want, mode := "a2 Succeeded", cordon.ModeOff
@@ -262,7 +262,7 @@ func TestNextOrderFinishesTheInterruptedOne(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	f.kernel.holdNext()
-	if report, err := f.Take(ctx, f.sign(f.order(1, cordon.RestrictOrder)), false, nil); report != "" || err == nil {
+	if report, err := f.takeUp(ctx, f.sign(f.order(1, cordon.RestrictOrder)), false, nil); report != "" || err == nil {
 		t.Fatalf("%s, %v", report, err)
 	}
 	f.kernel.mu.Lock()
@@ -278,13 +278,13 @@ func TestNextOrderFinishesTheInterruptedOne(t *testing.T) {
 
 func TestRestoreOfWhatWasNeverTold(t *testing.T) {
 	f := newFixture(t)
-	if err := f.Restore(t.Context()); err != nil || len(f.kernel.calls()) != 0 {
+	if err := f.restore(t.Context()); err != nil || len(f.kernel.calls()) != 0 {
 		t.Errorf("switched %v, %v", f.kernel.calls(), err)
 	}
 	// A machine whose first order was cancelled was told nothing to do either.
 	f.obey(f.order(1, cordon.CancelOrder))
 	f.restart()
-	if err := f.Restore(t.Context()); err != nil || f.kernel.inMode() != cordon.ModeOff || f.disk().Mode != cordon.ModeOff {
+	if err := f.restore(t.Context()); err != nil || f.kernel.inMode() != cordon.ModeOff || f.disk().Mode != cordon.ModeOff {
 		t.Errorf("in mode %q, on disk %+v, %v", f.kernel.inMode(), f.disk(), err)
 	}
 }
@@ -368,7 +368,7 @@ func TestDiskFullWhileSwitching(t *testing.T) {
 	}
 	f.restart()
 	f.Use(cramped{f.kernel})
-	if err := f.Restore(t.Context()); err != nil {
+	if err := f.restore(t.Context()); err != nil {
 		t.Errorf("restored: %v", err)
 	}
 }
@@ -402,7 +402,7 @@ func TestDiskFullAfter(t *testing.T) {
 
 	f = newFixture(t)
 	f.Use(breaker{f.kernel, errors.New("the canary ran")})
-	if report, err := f.Take(t.Context(), f.sign(f.order(1, cordon.RestrictOrder)), false, nil); report != "" || err == nil {
+	if report, err := f.takeUp(t.Context(), f.sign(f.order(1, cordon.RestrictOrder)), false, nil); report != "" || err == nil {
 		t.Errorf("%s, %v", report, err)
 	}
 	breakDisk(t, f.dir, false)
@@ -426,7 +426,7 @@ func TestInProgressOnlyWhenSlow(t *testing.T) {
 				release := f.kernel.holdNext()
 				time.AfterFunc(c.takes, release)
 				var said []cordon.ReportState
-				report, err := f.Take(t.Context(), f.sign(f.order(1, cordon.RestrictOrder)), false, func(jws string) {
+				report, err := f.takeUp(t.Context(), f.sign(f.order(1, cordon.RestrictOrder)), false, func(jws string) {
 					r := f.read(jws)
 					if r.Action != "a1" || r.Generation != 1 || r.Observed.Restricted() {
 						t.Errorf("%+v", r)
@@ -456,7 +456,7 @@ func TestNothingElseWaitsForAnOrder(t *testing.T) {
 	states := make(chan cordon.ReportState, 2)
 	for _, o := range []cordon.Order{f.order(2, cordon.UnrestrictOrder), f.order(3, cordon.RestrictOrder)} {
 		go func() {
-			report, _ := f.Take(t.Context(), f.sign(o), false, nil)
+			report, _ := f.takeUp(t.Context(), f.sign(o), false, nil)
 			states <- f.read(report).State
 		}()
 		f.kernel.awaitCalls(2)
@@ -510,7 +510,7 @@ func TestWhoseClockJudges(t *testing.T) {
 				m := f.ask()
 				f.hear(t.Context(), wire.FromServer{Time: f.signTime(seal.Time{Machine: f.id, Nonce: m.Nonce, Now: c.server})})
 			}
-			report, err := f.Take(t.Context(), f.sign(f.order(1, cordon.RestrictOrder)), c.carried, nil)
+			report, err := f.takeUp(t.Context(), f.sign(f.order(1, cordon.RestrictOrder)), c.carried, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -582,7 +582,7 @@ func TestNotEnrolled(t *testing.T) {
 	f := newFixture(t)
 	f.dir = t.TempDir()
 	f.restart()
-	if report, err := f.Take(t.Context(), f.sign(f.order(1, cordon.RestrictOrder)), true, nil); report != "" || err == nil {
+	if report, err := f.takeUp(t.Context(), f.sign(f.order(1, cordon.RestrictOrder)), true, nil); report != "" || err == nil {
 		t.Errorf("%q, %v", report, err)
 	}
 	if len(f.kernel.calls()) != 0 {

@@ -119,9 +119,6 @@ func Open(root string) (*DB, error) {
 	return nil, ErrNone
 }
 
-// Path returns where the database lies.
-func (db *DB) Path() string { return db.path }
-
 // Packages yields every package, in the order of the database, until see
 // returns an error. Where known says of a stamp that the package is known, only
 // its Stamp is set.

@@ -145,7 +145,7 @@ func TestReadingLeavesAlone(t *testing.T) {
 	if _, err := list(t, db); err != nil {
 		t.Fatal(err)
 	}
-	after, err := os.ReadFile(db.Path())
+	after, err := os.ReadFile(db.path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func Load(path string) ([]Rule, error) {
 	if why := Weak(&st); why != "" {
 		return nil, refuse(nil, "The rules file %s %s, so its rules are not trusted. Run: chown root:root %[1]s && chmod 0644 %[1]s", path, why)
 	}
-	return Parse(path, f)
+	return parse(path, f)
 }
 
 func refuse(cause error, format string, args ...any) error {
@@ -76,8 +76,8 @@ func refuse(cause error, format string, args ...any) error {
 	return e
 }
 
-// Parse reads rules; name is what errors call the file.
-func Parse(name string, r io.Reader) ([]Rule, error) {
+// parse reads rules; name is what errors call the file.
+func parse(name string, r io.Reader) ([]Rule, error) {
 	var rules []Rule
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, maxLine)

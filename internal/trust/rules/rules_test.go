@@ -22,7 +22,7 @@ var digest = strings.Repeat("ab", 32)
 func TestParse(t *testing.T) {
 	in := "# comment\n\n  sha256 " + digest + "\tbackup 1.4 # not a comment\nsha256 " + strings.ToUpper(digest) + "\r\n" +
 		"path /opt/tools/\npath\t/opt/with space/# and more\n"
-	got, err := Parse("tools.rules", strings.NewReader(in))
+	got, err := parse("tools.rules", strings.NewReader(in))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestParseErrors(t *testing.T) {
 		"sha256:" + digest:                       "is no rule",
 		"path /opt/tools\nallow everything # ok": `r:2: "allow" is no rule`,
 	} {
-		_, err := Parse("r", strings.NewReader(in))
+		_, err := parse("r", strings.NewReader(in))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: got %v, want %q", in, err, want)
 		}
@@ -185,7 +185,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("path /a b/../c\n")
 	f.Add("sha256 00\n")
 	f.Fuzz(func(t *testing.T, in string) {
-		rules, err := Parse("f", strings.NewReader(in))
+		rules, err := parse("f", strings.NewReader(in))
 		if err != nil {
 			if cordon.KindOf(err) != cordon.Invalid || !strings.HasPrefix(err.Error(), "f:") {
 				t.Errorf("%v", err)
