@@ -29,6 +29,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/internal/seal"
 	"github.com/cordon-project/cordon/internal/wire"
 )
@@ -74,17 +75,17 @@ const noticeable = time.Second
 // Agent is one machine's agent. Make one with [Open].
 type Agent struct {
 	cfg         Config
-	dir         *dir
+	dir         *disk.Dir
 	enforcement Enforcement
 
 	key ed25519.PrivateKey // nil until the first enrolment is tried; owned by Run until id is set, fixed from then on
 
 	turn sync.Mutex // held while an order is taken up; whoever changes st.Standing holds it, and mu too
 
-	mu       sync.Mutex // guards what follows
-	id       *identity  // nil until enrolled
+	mu       sync.Mutex     // guards what follows
+	id       *disk.Identity // nil until enrolled
 	orderKey ed25519.PublicKey
-	st       state
+	st       disk.State
 	policy   cordon.TrustPolicy // the zero one: none
 	saved    error              // the last save's failure
 	asked    question           // the last one put to the server
@@ -109,21 +110,21 @@ type Agent struct {
 
 // Open locks the data directory and reads what is persisted. It touches nothing else.
 func Open(cfg Config) (*Agent, error) {
-	d, err := openDir(cfg.DataDir)
+	d, err := disk.Open(cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, dir: d, awake: make(chan struct{}, 1), asking: make(chan struct{}, 1), lease: make(chan struct{}, 1)}
-	if a.st, err = d.loadState(); err == nil {
-		a.key, a.id, a.orderKey, err = d.loadIdentity()
+	if a.st, err = d.State(); err == nil {
+		a.key, a.id, a.orderKey, err = d.Identity()
 	}
 	if err == nil && a.id != nil {
-		a.policy, err = d.loadPolicy(a.orderKey)
+		a.policy, err = d.Policy(a.orderKey)
 	}
 	if err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, errors.Join(err, d.Close())
 	}
-	if err := d.keepRoom(); err != nil { // it may be there the next time
+	if err := d.KeepRoom(); err != nil { // it may be there the next time
 		cfg.Log.Warn("no room is kept for orders that come when the disk is full", "err", err)
 	}
 	a.publish()
@@ -144,7 +145,7 @@ func (a *Agent) Tell(findings func() []cordon.Findings) { a.findings = findings 
 func (a *Agent) Show(preview func(context.Context) (cordon.Preview, error)) { a.preview = preview }
 
 // Close releases the data directory.
-func (a *Agent) Close() error { return a.dir.close() }
+func (a *Agent) Close() error { return a.dir.Close() }
 
 // restore brings the machine into its persisted state, before any server is
 // asked. An order that a crash or a stop interrupted is finished, and its outcome
@@ -242,7 +243,7 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 		report, err = a.refuse(ctx, claimed, err.Error())
 		return nil, report, err
 	}
-	if o, ok := a.st.recall(order.Action); ok && order.Machine == a.id.Machine {
+	if o, ok := a.st.Recall(order.Action); ok && order.Machine == a.id.Machine {
 		report, err = a.report(o)
 		return nil, report, err
 	}
@@ -263,7 +264,7 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 			s.Lease = cordon.Lease{Action: order.Action, Seconds: l}
 		}
 		a.st.Standing = s
-		if err := a.dir.save(stateFile, a.st); err != nil {
+		if err := a.dir.SaveState(a.st); err != nil {
 			// Not durable, so not done: the machine stays as it was, and the server
 			// may offer the order again.
 			a.st.Standing = before
@@ -274,22 +275,22 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 		log.InfoContext(ctx, "order taken up", "mode", s.Mode, "comment", order.Comment)
 		return &s, "", nil
 	case cordon.Repeat: // taken up so long ago that only the standing remembers it
-		report, err = a.report(outcome{Action: before.Action, Generation: before.Generation, State: before.Outcome, Error: before.Error})
+		report, err = a.report(disk.Outcome{Action: before.Action, Generation: before.Generation, State: before.Outcome, Error: before.Error})
 	case cordon.Forgo:
 		log.InfoContext(ctx, "order cancelled in time")
 		s := before
 		s.Generation, s.Action, s.Type, s.Outcome, s.Error = order.Generation, order.Action, order.Type, cordon.ReportCancelled, why
-		report, err = a.promise(ctx, order, s, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportCancelled, Error: why})
+		report, err = a.promise(ctx, order, s, disk.Outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportCancelled, Error: why})
 	case cordon.Supersede:
 		log.WarnContext(ctx, "order superseded", "reason", why)
-		report, err = a.promise(ctx, order, before, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportCancelled, Error: why})
+		report, err = a.promise(ctx, order, before, disk.Outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportCancelled, Error: why})
 	case cordon.Refuse:
 		if order.Machine != a.id.Machine || order.Action == "" {
 			report, err = a.refuse(ctx, order, why)
 			break
 		}
 		log.WarnContext(ctx, "order refused", "reason", why)
-		report, err = a.promise(ctx, order, before, outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportFailed, Error: why})
+		report, err = a.promise(ctx, order, before, disk.Outcome{Action: order.Action, Generation: order.Generation, State: cordon.ReportFailed, Error: why})
 	}
 	return nil, report, err
 }
@@ -297,13 +298,13 @@ func (a *Agent) decide(ctx context.Context, jws string, carried bool) (begun *co
 // promise answers an order that is never to be begun. Such a word has to hold
 // after a crash too, so it is given only once it is on disk; else the order is
 // refused, and the server may offer it again.
-func (a *Agent) promise(ctx context.Context, order cordon.Order, s cordon.Standing, o outcome) (string, error) {
+func (a *Agent) promise(ctx context.Context, order cordon.Order, s cordon.Standing, o disk.Outcome) (string, error) {
 	before := a.st
 	a.st.Standing = s
 	report, err := a.report(o)
 	if err == nil {
-		a.st.remember(o, report)
-		err = a.dir.save(stateFile, a.st)
+		a.st.Remember(o, report)
+		err = a.dir.SaveState(a.st)
 	}
 	if err != nil {
 		a.st = before
@@ -323,7 +324,7 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 	if failed != nil && ctx.Err() != nil {
 		return "", fmt.Errorf("order interrupted, to be finished at the next start: %w", failed)
 	}
-	o := outcome{Action: s.Action, Generation: s.Generation, State: cordon.ReportSucceeded}
+	o := disk.Outcome{Action: s.Action, Generation: s.Generation, State: cordon.ReportSucceeded}
 	if s.Type == cordon.BreakGlass {
 		o.Type = s.Type
 	}
@@ -351,8 +352,8 @@ func (a *Agent) carryOut(ctx context.Context, s cordon.Standing, progress func(s
 	if err != nil {
 		return "", err
 	}
-	a.st.remember(o, report)
-	if a.saved = a.dir.save(stateFile, a.st); a.saved != nil {
+	a.st.Remember(o, report)
+	if a.saved = a.dir.SaveState(a.st); a.saved != nil {
 		log.ErrorContext(ctx, "the outcome of an order could not be stored", "err", a.saved)
 		if failed != nil {
 			// After a crash the order would be tried again and might succeed, so it
@@ -386,7 +387,7 @@ func (a *Agent) apply(ctx context.Context, s cordon.Standing, progress func(stri
 			return err
 		case <-timer.C:
 			a.mu.Lock()
-			report, err := a.report(outcome{Action: s.Action, Generation: s.Generation, State: cordon.ReportInProgress})
+			report, err := a.report(disk.Outcome{Action: s.Action, Generation: s.Generation, State: cordon.ReportInProgress})
 			a.mu.Unlock()
 			if err == nil {
 				progress(report)
@@ -399,7 +400,7 @@ func (a *Agent) apply(ctx context.Context, s cordon.Standing, progress func(stri
 // switchTo has the enforcement put mode in force. What that writes to the disk may
 // use the room that is kept for orders (ADR 28).
 func (a *Agent) switchTo(ctx context.Context, mode cordon.Mode) error {
-	return a.dir.reserve.Spend(func() error { return a.enforcement.Switch(ctx, mode) })
+	return a.dir.Spend(func() error { return a.enforcement.Switch(ctx, mode) })
 }
 
 // clip bounds a reason, so that no report gets too long to be taken in.
@@ -414,12 +415,12 @@ func clip(reason string) string {
 // be obeyed now. Nothing is stored.
 func (a *Agent) refuse(ctx context.Context, claimed cordon.Order, why string) (string, error) {
 	a.cfg.Log.WarnContext(ctx, "order refused", "claimedAction", claimed.Action, "claimedMachine", claimed.Machine, "reason", why)
-	report, err := a.report(outcome{Action: claimed.Action, Generation: claimed.Generation, State: cordon.ReportRefused, Error: why})
+	report, err := a.report(disk.Outcome{Action: claimed.Action, Generation: claimed.Generation, State: cordon.ReportRefused, Error: why})
 	return report, errors.Join(fmt.Errorf("refuse order: %s", why), err)
 }
 
 // report is called with mu held, like all that follow.
-func (a *Agent) report(o outcome) (string, error) {
+func (a *Agent) report(o disk.Outcome) (string, error) {
 	return seal.Report(cordon.Report{
 		Machine: a.id.Machine, Action: o.Action, Generation: o.Generation, Type: o.Type, State: o.State, Error: o.Error, Observed: a.observe(),
 	}, a.key)
@@ -447,6 +448,9 @@ func stand(o *cordon.Observed, s cordon.Standing, silence cordon.Silence) {
 		o.Lease = cordon.LeaseState{Action: l.Action, Seconds: l.Seconds, Silent: int64(silence.Length / time.Second), Lapsed: l.Lapsed}
 	}
 }
+
+// unfinished reports whether an order was begun and its outcome is not known.
+func unfinished(s cordon.Standing) bool { return s.Generation > 0 && s.Outcome == "" }
 
 func (a *Agent) standing() cordon.Standing {
 	a.mu.Lock()

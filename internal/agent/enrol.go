@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/internal/uplink"
 )
 
@@ -24,7 +25,7 @@ func (a *Agent) enrol(ctx context.Context, s *uplink.Server) (*uplink.Machine, e
 		}
 		// On disk before it is shown to anybody: an answer that gets lost must
 		// not leave a second machine behind.
-		if err := a.dir.save(identityFile, identity{Machine: cordon.IDOfKey(key.Public().(ed25519.PublicKey)), Seed: key.Seed()}); err != nil {
+		if err := a.dir.SaveIdentity(disk.Identity{Machine: cordon.IDOfKey(key.Public().(ed25519.PublicKey)), Seed: key.Seed()}); err != nil {
 			return nil, err
 		}
 		a.key = key
@@ -38,8 +39,8 @@ func (a *Agent) enrol(ctx context.Context, s *uplink.Server) (*uplink.Machine, e
 	if err != nil {
 		return nil, err
 	}
-	id := &identity{Machine: resp.Machine, Tenant: resp.Tenant, OrderKey: resp.OrderKey, Seed: a.key.Seed()}
-	if err := a.dir.save(identityFile, id); err != nil {
+	id := &disk.Identity{Machine: resp.Machine, Tenant: resp.Tenant, OrderKey: resp.OrderKey, Seed: a.key.Seed()}
+	if err := a.dir.SaveIdentity(*id); err != nil {
 		return nil, err
 	}
 	a.mu.Lock()

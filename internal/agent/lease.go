@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/internal/wire"
 )
 
@@ -49,7 +50,7 @@ func (a *Agent) renewLocked(ctx context.Context) {
 	if a.st.Standing.Lease.Seconds == 0 {
 		return
 	}
-	if err := a.dir.save(stateFile, a.st); err != nil { // after a crash the count goes on from what is on disk
+	if err := a.dir.SaveState(a.st); err != nil { // after a crash the count goes on from what is on disk
 		a.cfg.Log.ErrorContext(ctx, "that the server was heard could not be stored", "err", err)
 	}
 	a.publish()
@@ -118,7 +119,7 @@ func (a *Agent) judgeLease(ctx context.Context) (cordon.Standing, cordon.Silence
 	}
 	before := a.st.Silence
 	if a.st.Silence = silence; silence != before {
-		if err := a.dir.save(stateFile, a.st); err != nil {
+		if err := a.dir.SaveState(a.st); err != nil {
 			a.cfg.Log.ErrorContext(ctx, "the server's silence could not be stored", "err", err)
 		}
 	}
@@ -164,15 +165,15 @@ func (a *Agent) storeLease(s cordon.Standing, silence cordon.Silence, report *co
 	if report != nil {
 		a.stuck = ""
 		id := cordon.LeaseReportID(a.id.Machine, s.Lease.Action, *report, silence.Read)
-		o := outcome{Action: id, Generation: s.Generation, Type: *report, State: cordon.ReportSucceeded}
+		o := disk.Outcome{Action: id, Generation: s.Generation, Type: *report, State: cordon.ReportSucceeded}
 		jws, err := a.report(o)
 		if err != nil {
 			a.st = before
 			return err
 		}
-		a.st.post(id, jws)
+		a.st.Post(id, jws)
 	}
-	if err := a.dir.save(stateFile, a.st); err != nil {
+	if err := a.dir.SaveState(a.st); err != nil {
 		a.st = before
 		return err
 	}

@@ -322,7 +322,7 @@ func (a *Agent) ask() wire.FromAgent {
 	defer a.mu.Unlock()
 	o := a.observe()
 	a.asked = question{nonce: rand.Text(), at: a.cfg.Now(), boot: a.cfg.Boot(), inForce: o.InForce, problem: o.Problem}
-	return wire.FromAgent{Capability: wire.Capability, Nonce: a.asked.nonce, Observed: &o, Reports: a.st.reports()}
+	return wire.FromAgent{Capability: wire.Capability, Nonce: a.asked.nonce, Observed: &o, Reports: a.st.Reports()}
 }
 
 // holdsElse reports whether what was said last of the machine's restriction is not
@@ -358,7 +358,7 @@ func (a *Agent) tellFindings(say func(wire.FromAgent) error) error {
 func (a *Agent) outbox() []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.st.reports()
+	return a.st.Reports()
 }
 
 // hear takes in what a message says besides its orders.
@@ -381,8 +381,8 @@ func (a *Agent) hear(ctx context.Context, m wire.FromServer) {
 		// of them may end it.
 		a.renewLocked(ctx)
 	}
-	if a.st.settle(m.Settled) {
-		if err := a.dir.save(stateFile, a.st); err != nil {
+	if a.st.Settle(m.Settled) {
+		if err := a.dir.SaveState(a.st); err != nil {
 			a.cfg.Log.ErrorContext(ctx, "settled reports could not be dropped from disk, they will be sent again", "err", err)
 		}
 	}
@@ -434,7 +434,7 @@ func (a *Agent) learnTime(ctx context.Context, jws string) {
 	if t.Now.Sub(a.st.Heard) >= time.Minute {
 		before := a.st.Heard
 		a.st.Heard = t.Now.UTC()
-		if err := a.dir.save(stateFile, a.st); err != nil {
+		if err := a.dir.SaveState(a.st); err != nil {
 			a.st.Heard = before // it is said again within minutes
 			a.cfg.Log.ErrorContext(ctx, "the server's time could not be stored", "err", err)
 		}

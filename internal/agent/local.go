@@ -15,7 +15,7 @@ import (
 var _ local.Agent = (*Agent)(nil)
 
 // ServeLocal answers the commands of this machine until ctx ends.
-func (a *Agent) ServeLocal(ctx context.Context) error { return local.Serve(ctx, a.dir.path, a) }
+func (a *Agent) ServeLocal(ctx context.Context) error { return local.Serve(ctx, a.dir.Path(), a) }
 
 // view is the part of the state that Status shows, kept apart so that nobody
 // has to wait for an order that is being applied.

@@ -27,7 +27,7 @@ func serveLocal(t *testing.T, a *Agent) *local.Client {
 			t.Errorf("the socket ended with %v", err)
 		}
 	})
-	client := local.Dial(a.dir.path)
+	client := local.Dial(a.dir.Path())
 	for { // until the socket is there: a try before that fails at once
 		runtime.Gosched()
 		if _, err := client.Status(t.Context()); err == nil {

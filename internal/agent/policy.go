@@ -2,11 +2,7 @@ package agent
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
-	"fmt"
-	"io/fs"
-	"path/filepath"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/seal"
@@ -25,7 +21,7 @@ func (a *Agent) takePolicy(ctx context.Context, jws string) bool {
 		}
 	}
 	if err == nil {
-		err = a.dir.save(policyFile, jws)
+		err = a.dir.SavePolicy(jws)
 	}
 	if err == nil {
 		a.policy = p
@@ -50,18 +46,4 @@ func (a *Agent) applyPolicy(ctx context.Context) {
 	if err := a.enforcement.Trust(ctx, p.Entries()); err != nil {
 		a.cfg.Log.ErrorContext(ctx, "the trust policy is not applied yet", "version", p.Version, "err", err)
 	}
-}
-
-// loadPolicy returns the policy that is on disk, the zero one if there is none.
-func (d *dir) loadPolicy(key ed25519.PublicKey) (p cordon.TrustPolicy, err error) {
-	var jws string
-	if err := d.load(policyFile, &jws); errors.Is(err, fs.ErrNotExist) {
-		return p, nil
-	} else if err != nil {
-		return p, err
-	}
-	if p, err = seal.OpenPolicy(jws, key); err != nil {
-		return p, fmt.Errorf("read %s: %w", filepath.Join(d.path, policyFile), err)
-	}
-	return p, nil
 }

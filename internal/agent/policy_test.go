@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/internal/seal"
 )
 
@@ -56,7 +57,7 @@ func TestPolicy(t *testing.T) {
 		t.Errorf("an empty one: %+v", trusted())
 	}
 	// One that somebody tampered with is no reason to forget what was decided.
-	if err := os.WriteFile(filepath.Join(f.dir, policyFile), []byte(`"a.b.c"`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(f.dir, disk.PolicyFile), []byte(`"a.b.c"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Close(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/internal/seal"
 	"github.com/cordon-project/cordon/internal/wire"
 	"github.com/cordon-project/cordon/test/interleave"
@@ -54,8 +55,12 @@ func writeIdentity(t fataler, path string, key ed25519.PrivateKey, orderKey ed25
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := identity{Machine: cordon.IDOfKey(key.Public().(ed25519.PublicKey)), Tenant: "tenant", OrderKey: jwk, Seed: key.Seed()}
-	if err := (&dir{path: path}).save(identityFile, id); err != nil {
+	id := disk.Identity{Machine: cordon.IDOfKey(key.Public().(ed25519.PublicKey)), Tenant: "tenant", OrderKey: jwk, Seed: key.Seed()}
+	d, err := disk.Open(path)
+	if err == nil {
+		err = errors.Join(d.SaveIdentity(id), d.Close())
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -63,11 +68,11 @@ func writeIdentity(t fataler, path string, key ed25519.PrivateKey, orderKey ed25
 // readStanding returns the standing that is on disk.
 func readStanding(t fataler, path string) cordon.Standing {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(path, stateFile))
+	data, err := os.ReadFile(filepath.Join(path, disk.StateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return cordon.Standing{}
 	}
-	var s state
+	var s disk.State
 	if err == nil {
 		err = json.Unmarshal(data, &s)
 	}
@@ -80,7 +85,7 @@ func readStanding(t fataler, path string) cordon.Standing {
 // breakDisk makes every save of the state fail, or mends that.
 func breakDisk(t fataler, path string, broken bool) {
 	t.Helper()
-	name := filepath.Join(path, stateFile+".new")
+	name := filepath.Join(path, disk.StateFile+".new")
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
@@ -141,7 +146,7 @@ func (m *machine) Durable() cordon.Standing { return readStanding(m.t, m.dir) }
 
 func (m *machine) Snapshot() {
 	var err error
-	if m.snapshot, err = os.ReadFile(filepath.Join(m.dir, stateFile)); err != nil {
+	if m.snapshot, err = os.ReadFile(filepath.Join(m.dir, disk.StateFile)); err != nil {
 		m.t.Fatal(err)
 	}
 }
@@ -151,7 +156,7 @@ func (m *machine) Restart() {
 		m.t.Fatal(err)
 	}
 	if m.snapshot != nil {
-		if err := os.WriteFile(filepath.Join(m.dir, stateFile), m.snapshot, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(m.dir, disk.StateFile), m.snapshot, 0o600); err != nil {
 			m.t.Fatal(err)
 		}
 		m.snapshot = nil

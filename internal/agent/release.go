@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/internal/seal"
 )
 
@@ -65,7 +66,7 @@ func (a *Agent) decideRelease(ctx context.Context, jws string, carried bool) (be
 	}
 	s := cordon.Standing{Generation: r.Generation, Action: r.ID(), Type: cordon.BreakGlass, Mode: cordon.ModeOff, Previous: before.Mode, PreviousLease: before.Lease}
 	a.st.Standing = s
-	if err := a.dir.save(stateFile, a.st); err != nil {
+	if err := a.dir.SaveState(a.st); err != nil {
 		a.st.Standing = before
 		report, err = a.refuseRelease(ctx, r, "the new state could not be stored: "+err.Error())
 		return nil, report, err
@@ -77,6 +78,6 @@ func (a *Agent) decideRelease(ctx context.Context, jws string, carried bool) (be
 
 func (a *Agent) refuseRelease(ctx context.Context, r cordon.Release, why string) (string, error) {
 	a.cfg.Log.WarnContext(ctx, "release refused", "claimedRelease", r.ID(), "claimedMachine", r.Machine, "reason", why)
-	report, err := a.report(outcome{Action: r.ID(), Generation: r.Generation, Type: cordon.BreakGlass, State: cordon.ReportRefused, Error: clip(why)})
+	report, err := a.report(disk.Outcome{Action: r.ID(), Generation: r.Generation, Type: cordon.BreakGlass, State: cordon.ReportRefused, Error: clip(why)})
 	return report, errors.Join(fmt.Errorf("refuse release: %s", why), err)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/test/lab"
 )
 
@@ -26,13 +27,13 @@ func TestOneAgentPerDirectory(t *testing.T) {
 func TestUnreadableFiles(t *testing.T) {
 	other := cordon.IDOfKey(seedKey(3).Public().(ed25519.PublicKey))
 	for name, c := range map[string]struct{ file, content, why string }{
-		"state: empty":               {stateFile, ``, "unexpected end of JSON input"},
-		"state: cut off":             {stateFile, `{"standing":{"generation":7`, "unexpected end of JSON input"},
-		"state: of another type":     {stateFile, `{"standing":[]}`, "cannot unmarshal array"},
-		"identity: empty":            {identityFile, ``, "unexpected end of JSON input"},
-		"identity: no key":           {identityFile, `{"machineId":"1"}`, "it holds no machine key"},
-		"identity: of another key":   {identityFile, fmt.Sprintf(`{"machineId":%q,"seed":"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`, other), "the key in it does not make machine " + string(other)},
-		"identity: order key broken": {identityFile, fmt.Sprintf(`{"machineId":%q,"seed":"AwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","orderKey":{"kty":"oct","k":"AA"}}`, other), "it is not an Ed25519 public key"},
+		"state: empty":               {disk.StateFile, ``, "unexpected end of JSON input"},
+		"state: cut off":             {disk.StateFile, `{"standing":{"generation":7`, "unexpected end of JSON input"},
+		"state: of another type":     {disk.StateFile, `{"standing":[]}`, "cannot unmarshal array"},
+		"identity: empty":            {disk.IdentityFile, ``, "unexpected end of JSON input"},
+		"identity: no key":           {disk.IdentityFile, `{"machineId":"1"}`, "it holds no machine key"},
+		"identity: of another key":   {disk.IdentityFile, fmt.Sprintf(`{"machineId":%q,"seed":"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="}`, other), "the key in it does not make machine " + string(other)},
+		"identity: order key broken": {disk.IdentityFile, fmt.Sprintf(`{"machineId":%q,"seed":"AwAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","orderKey":{"kty":"oct","k":"AA"}}`, other), "it is not an Ed25519 public key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -69,7 +70,7 @@ func TestUnreadableFiles(t *testing.T) {
 func TestHalfASaveIsIgnored(t *testing.T) {
 	f := newFixture(t)
 	f.obey(f.order(1, cordon.RestrictOrder))
-	if err := os.WriteFile(filepath.Join(f.dir, stateFile+".new"), []byte(`{"standing":{"gener`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(f.dir, disk.StateFile+".new"), []byte(`{"standing":{"gener`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f.restart()
@@ -86,7 +87,7 @@ func TestHalfASaveIsIgnored(t *testing.T) {
 func TestFilesAreForRootOnly(t *testing.T) {
 	f := newFixture(t)
 	f.obey(f.order(1, cordon.RestrictOrder))
-	for _, name := range []string{identityFile, stateFile, "lock"} {
+	for _, name := range []string{disk.IdentityFile, disk.StateFile, "lock"} {
 		info, err := os.Stat(filepath.Join(f.dir, name))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
@@ -106,17 +107,17 @@ func TestFilesAreForRootOnly(t *testing.T) {
 // What an agent remembers is bounded, and what falls out is still answered truly.
 func TestMemoryIsBounded(t *testing.T) {
 	f := newFixture(t)
-	const n = maxOutbox + 10
+	const n = disk.MaxOutbox + 10
 	for g := uint64(1); g <= n; g++ {
 		f.obey(f.order(g, []cordon.OrderType{cordon.RestrictOrder, cordon.UnrestrictOrder}[g%2]))
 	}
-	if len(f.st.Recent) != maxRecent || len(f.st.Outbox) != maxOutbox {
+	if len(f.st.Recent) != disk.MaxRecent || len(f.st.Outbox) != disk.MaxOutbox {
 		t.Errorf("%d recent, %d in the outbox", len(f.st.Recent), len(f.st.Outbox))
 	}
-	if r := f.read(f.outbox()[maxOutbox-1]); r.Generation != n {
+	if r := f.read(f.outbox()[disk.MaxOutbox-1]); r.Generation != n {
 		t.Errorf("the newest in the outbox is of generation %d", r.Generation)
 	}
-	if r := f.obey(f.order(n-maxRecent+1, cordon.RestrictOrder)); r.State != cordon.ReportSucceeded {
+	if r := f.obey(f.order(n-disk.MaxRecent+1, cordon.RestrictOrder)); r.State != cordon.ReportSucceeded {
 		t.Errorf("the oldest that it remembers: %s", r.State)
 	}
 	if r := f.obey(f.order(1, cordon.UnrestrictOrder)); r.State != cordon.ReportCancelled {

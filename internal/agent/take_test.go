@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/internal/seal"
 	"github.com/cordon-project/cordon/internal/wire"
 )
@@ -81,7 +82,7 @@ func TestTakeRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.ReadFile(filepath.Join(f.dir, stateFile))
+	before, err := os.ReadFile(filepath.Join(f.dir, disk.StateFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func TestTakeRefuses(t *testing.T) {
 			if r.Observed.Generation != 1 || !r.Observed.Restricted() {
 				t.Errorf("observed: %+v", r.Observed)
 			}
-			after, err := os.ReadFile(filepath.Join(f.dir, stateFile))
+			after, err := os.ReadFile(filepath.Join(f.dir, disk.StateFile))
 			if err != nil || string(after) != string(before) {
 				t.Errorf("the state on disk changed (%v): %s", err, after)
 			}
@@ -350,7 +351,7 @@ func TestDiskFullBefore(t *testing.T) {
 type cramped struct{ *kernel }
 
 func (c cramped) Switch(ctx context.Context, mode cordon.Mode) error {
-	if _, err := os.Stat(filepath.Join(c.dir, reserveFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(c.dir, disk.ReserveFile)); err == nil {
 		return fmt.Errorf("self-test: %w", unix.ENOSPC)
 	}
 	return c.kernel.Switch(ctx, mode)

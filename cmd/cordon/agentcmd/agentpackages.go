@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/cordon-project/cordon"
-	"github.com/cordon-project/cordon/internal/agent"
+	"github.com/cordon-project/cordon/internal/agent/disk"
 	"github.com/cordon-project/cordon/internal/cli"
 	"github.com/cordon-project/cordon/internal/local"
 )
@@ -171,7 +171,7 @@ func archivesIn(dir string, args []string) ([]string, error) {
 // it is restricted or may be, whether the agent runs or not. A restriction whose
 // lease lapsed is none (ADR 0020); while it lapses it may still be in force.
 func restriction(dataDir string) (*cordon.Standing, error) {
-	s, err := agent.Persisted(dataDir)
+	s, err := disk.Persisted(dataDir)
 	if err != nil {
 		return nil, err
 	}
