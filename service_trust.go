@@ -33,9 +33,12 @@ func (s *Service) Trust(ctx context.Context, c Caller, r TrustRule, remove bool)
 	case r.Scope != TrustAll:
 		return false, Errorf(Invalid, CodeInvalidInput, "The scope %q is neither all nor a machine's nor a group's", Plain(string(r.Scope)))
 	}
-	entry.Detail = fmt.Sprintf("trust %s for %s: %s", r.Digest, whom, r.Comment)
+	entry.Detail = fmt.Sprintf("trust %s for %s", r.Digest, whom)
 	if remove {
-		entry.Detail = fmt.Sprintf("trust %s for %s no more: %s", r.Digest, whom, r.Comment)
+		entry.Detail += " no more"
+	}
+	if r.Comment != "" { // taking back needs none
+		entry.Detail += ": " + r.Comment
 	}
 	if changed, err = s.Store.ChangeTrust(ctx, r, remove, entry); err != nil || !changed {
 		return false, err

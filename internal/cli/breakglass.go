@@ -56,7 +56,7 @@ func (c *BreakGlassCmd) Run(ctx context.Context, env *Env) error {
 	}
 	where := `type the lines after "cordon agent apply --code"`
 	if c.Output != "" {
-		where = `"cordon agent apply FILE"`
+		where = "cordon agent apply " + c.Output
 	}
 	env.hint("as root on the machine: " + where)
 	return nil

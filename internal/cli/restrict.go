@@ -56,7 +56,7 @@ func (c *UnrestrictCmd) Run(ctx context.Context, env *Env) error {
 type request struct {
 	common
 	Machine string        `arg:"" help:"Id, device id or DNS name of the machine."`
-	Comment string        `required:"" placeholder:"TEXT" help:"Why; it is kept with the action and shown to the person at the machine."`
+	Comment string        `required:"" placeholder:"TEXT" help:"Why; it is kept with the action, for those who read the log, and not shown at the machine."`
 	Wait    bool          `help:"Wait until the machine has answered."`
 	Timeout time.Duration `placeholder:"DURATION" help:"Wait no longer than this, for example 90s or 10m."`
 }
