@@ -211,6 +211,11 @@ func (c *ActionsCancelCmd) explain(ctx context.Context, client *mde.Client, err 
 			e.Code = ExitConflict
 		}
 	}
+	return c.hinted(e)
+}
+
+// hinted says what to do where the action has ended, or is none.
+func (c *actionArg) hinted(e *Error) error {
 	switch e.Code {
 	case ExitConflict:
 		e.Hint = "see how it ended with cordon actions show " + c.ID
@@ -242,14 +247,7 @@ func (c *ActionsOrderCmd) Run(ctx context.Context, env *Env) error {
 	}
 	order, err := client.SignedOrder(ctx, c.ID)
 	if err != nil {
-		e := describe(ctx, err)
-		switch e.Code {
-		case ExitConflict:
-			e.Hint = "see how it ended with cordon actions show " + c.ID
-		case ExitNotFound:
-			e.Hint = actionHint
-		}
-		return e
+		return c.hinted(describe(ctx, err))
 	}
 	switch {
 	case c.JSON:

@@ -16,7 +16,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -36,19 +35,8 @@ func document(t testing.TB) *contract.Document {
 	return d
 }
 
-// sharedDocument judges what all worlds answer; it is read once.
-var sharedDocument = struct {
-	once sync.Once
-	*contract.Document
-}{}
-
-func watched(t testing.TB, h http.Handler) http.Handler {
-	sharedDocument.once.Do(func() { sharedDocument.Document = document(t) })
-	if sharedDocument.Document == nil {
-		t.Fatal("the document is not in order, see the first test that failed")
-	}
-	return sharedDocument.Watch(t, h)
-}
+// watched judges what all worlds answer.
+var watched = contract.Shared(document)
 
 // TestOpenAPIRoutes: the document has the operations of the routing table, each
 // with its method, permissions and status, and no others.

@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,19 +18,8 @@ import (
 	"github.com/cordon-project/cordon/mde"
 )
 
-// sharedDocument judges what all houses answer; it is read once.
-var sharedDocument = struct {
-	once sync.Once
-	*contract.Document
-}{}
-
-func watched(t testing.TB, h http.Handler) http.Handler {
-	sharedDocument.once.Do(func() { sharedDocument.Document = document(t) })
-	if sharedDocument.Document == nil {
-		t.Fatal("the document is not in order, see the first test that failed")
-	}
-	return sharedDocument.Watch(t, h)
-}
+// watched judges what all houses answer.
+var watched = contract.Shared(document)
 
 func document(t testing.TB) *contract.Document {
 	d := contract.Load(t, mdeapi.OpenAPI)

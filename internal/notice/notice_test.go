@@ -1,7 +1,6 @@
 package notice
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"net"
@@ -9,13 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon/internal/testkit/desktop"
+	"github.com/cordon-project/cordon/internal/testkit/locked"
 )
 
 // The test program is its own notifier and messenger, as cordon is.
@@ -37,30 +36,12 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// log is what an agent writes.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func start(t *testing.T, contact string) (*Notices, *log) {
+func start(t *testing.T, contact string) (*Notices, *locked.Buffer) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a messenger cannot become another user: this is not root")
 	}
-	said := new(log)
+	said := new(locked.Buffer) // what an agent writes
 	n, err := Start(Config{Contact: contact, Now: time.Now, Log: slog.New(slog.NewTextHandler(said, nil))}, "/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)

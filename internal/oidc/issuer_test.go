@@ -1,7 +1,6 @@
 package oidc
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -23,6 +22,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/testkit/locked"
 )
 
 var (
@@ -156,24 +156,7 @@ type stage struct {
 	mu     sync.Mutex
 	now    time.Time
 	failed int // fetchings
-	log    syncBuffer
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+	log    locked.Buffer
 }
 
 func newStage(t testing.TB, issuers ...Issuer) *stage {

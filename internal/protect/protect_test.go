@@ -97,6 +97,15 @@ func set(names ...string) *cordon.TrustSet {
 	return cordon.NewTrustSet(entries, nil)
 }
 
+// start runs the protection until ctx ends, within the bubble of the test.
+func (r *rig) start(t *testing.T, ctx context.Context) {
+	go func() {
+		if err := r.Run(ctx); err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	}()
+}
+
 func newRig(last *cordon.TrustSet) *rig { return newRigIn(cordon.ModeOff, last) }
 
 func newRigIn(mode cordon.Mode, last *cordon.TrustSet) *rig {
@@ -184,7 +193,7 @@ func TestSetIsHandedOverAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(nil)
-		go func() { _ = r.Run(ctx) }()
+		r.start(t, ctx)
 		r.sets <- set("a", "b")
 		synctest.Wait()
 		if r.kernel.mode != cordon.ModeOff || r.kernel.set == nil || r.kernel.set.Len() != 3 {
@@ -222,7 +231,7 @@ func TestWaitsForTheFirstSetOnlyToRestrict(t *testing.T) {
 		r := newRig(nil)
 		hurried, hurries := 0, 0
 		r.cfg.Hurry = func() func() { hurried++; hurries++; return func() { hurries-- } }
-		go func() { _ = r.Run(ctx) }()
+		r.start(t, ctx)
 		if err := r.Switch(ctx, cordon.ModeOff); err != nil {
 			t.Fatal(err)
 		}
@@ -262,7 +271,7 @@ func TestNoSetAtAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(nil)
-		go func() { _ = r.Run(ctx) }()
+		r.start(t, ctx)
 		r.sets <- errors.New("no package database")
 		if err := r.Switch(ctx, cordon.ModeEnforce); err == nil || !strings.Contains(err.Error(), "no package database") {
 			t.Errorf("got %v", err)
@@ -289,7 +298,7 @@ func TestRenew(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				r := newRig(set("a"))
-				go func() { _ = r.Run(ctx) }()
+				r.start(t, ctx)
 				if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
 					t.Fatal(err)
 				}
@@ -317,7 +326,7 @@ func TestSurvivalCheckIsFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(set("a"))
-		go func() { _ = r.Run(ctx) }()
+		r.start(t, ctx)
 		r.sets <- set("a", "b")
 		synctest.Wait()
 		n := r.checked()
@@ -363,7 +372,7 @@ func TestRetest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r := newRig(set("a"))
-		go func() { _ = r.Run(ctx) }()
+		r.start(t, ctx)
 		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
 			t.Fatal(err)
 		}
@@ -415,7 +424,7 @@ func TestOrderDuringRetest(t *testing.T) {
 			}
 			return test(m)
 		}
-		go func() { _ = r.Run(ctx) }()
+		r.start(t, ctx)
 		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil {
 			t.Fatal(err)
 		}

@@ -11,12 +11,7 @@ import (
 func TestBlocked(t *testing.T) {
 	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
-		w.startServer()
-		w.startAgent()
-		m := w.theMachine()
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		m := w.restricted()
 		const evil = "evil\x1b[2J\n"
 		program, err := os.ReadFile(filepath.Join(w.scope, "untrusted"))
 		if err == nil {

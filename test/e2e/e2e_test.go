@@ -37,9 +37,7 @@ func TestMainJob(t *testing.T) {
 		}
 
 		// Restricted once more: a new action, which proves the state again.
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Errorf("restricting a restricted machine ended %s", a.Status)
-		}
+		w.succeeds(m, "restrictCodeExecution")
 
 		// The agent comes back without a server and enforces what it knows.
 		w.server.stop(t)
@@ -58,9 +56,7 @@ func TestMainJob(t *testing.T) {
 		}
 		w.startServer()
 
-		if a := w.ended(w.order(m, "unrestrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Errorf("unrestrict ended %s", a.Status)
-		}
+		w.succeeds(m, "unrestrictCodeExecution")
 		w.mustBe(false)
 	})
 }
@@ -69,12 +65,7 @@ func TestMainJob(t *testing.T) {
 func TestCarriedOrder(t *testing.T) {
 	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
-		w.startServer()
-		w.startAgent()
-		m := w.theMachine()
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		m := w.restricted()
 		w.agent.stop(t) // so that the order does not come by itself
 		release := w.order(m, "unrestrictCodeExecution")
 		file := filepath.Join(w.dir, "order.jws")
@@ -107,9 +98,7 @@ func TestCarriedOrder(t *testing.T) {
 			t.Errorf("the server knows it as %s", a.Status)
 		}
 		// Played again after a newer order it changes nothing.
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Errorf("got %+v", a)
-		}
+		w.succeeds(m, "restrictCodeExecution")
 		_, _, _ = w.cordon("agent", "apply", "--data-dir", w.agentDir(), file) // whatever it says, nothing may change
 		w.mustBe(true)
 	})
@@ -229,12 +218,7 @@ func TestCrashes(t *testing.T) {
 			rounds = 20
 		}
 		w := newWorld(t)
-		w.startServer()
-		w.startAgent()
-		m := w.theMachine()
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		m := w.restricted()
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
 		r := rand.New(rand.NewPCG(seed, 0))

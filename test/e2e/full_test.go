@@ -26,9 +26,7 @@ func TestFullDisk(t *testing.T) {
 		t.Cleanup(func() { _ = unix.Unmount(w.agentDir(), unix.MNT_DETACH) })
 		w.startAgent()
 		m := w.theMachine()
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		w.succeeds(m, "restrictCodeExecution")
 		fill := func() {
 			f, err := os.OpenFile(filepath.Join(w.agentDir(), "filler"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 			if err != nil {
@@ -47,9 +45,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		for range 2 {
 			fill()
-			if a := w.ended(w.order(m, "unrestrictCodeExecution").ID); a.Status != "Succeeded" {
-				t.Fatalf("got %+v\n%s", a, w.logOf("agent"))
-			}
+			w.succeeds(m, "unrestrictCodeExecution")
 			w.mustBe(false)
 			w.agent.kill()
 			fill()
@@ -60,9 +56,7 @@ func TestFullDisk(t *testing.T) {
 			})
 			w.mustBe(false)
 			fill()
-			if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-				t.Fatalf("got %+v\n%s", a, w.logOf("agent"))
-			}
+			w.succeeds(m, "restrictCodeExecution")
 			w.mustBe(true)
 		}
 		if err := os.Remove(filepath.Join(w.agentDir(), "filler")); err != nil { // what was refused is stored at the end

@@ -359,6 +359,24 @@ func (w *world) ended(id string) action {
 	return a
 }
 
+// succeeds orders something and waits until it is done.
+func (w *world) succeeds(m machine, verb string) {
+	w.Helper()
+	if a := w.ended(w.order(m, verb).ID); a.Status != "Succeeded" {
+		w.Fatalf("%s: %+v\n%s", verb, a, w.logOf("agent"))
+	}
+}
+
+// restricted starts a server and an agent, whose machine it restricts.
+func (w *world) restricted() machine {
+	w.Helper()
+	w.startServer()
+	w.startAgent()
+	m := w.theMachine()
+	w.succeeds(m, "restrictCodeExecution")
+	return m
+}
+
 // until asks again and again, because other processes are what it waits for: only
 // their answers tell. It fails the test when its time is over.
 func (w *world) until(what string, done func() bool) {

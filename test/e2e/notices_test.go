@@ -27,9 +27,7 @@ func TestNotices(t *testing.T) {
 		m := w.theMachine()
 		restrict := func() {
 			t.Helper()
-			if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-				t.Fatalf("got %+v", a)
-			}
+			w.succeeds(m, "restrictCodeExecution")
 		}
 		shown := func(summary, body string) {
 			t.Helper()
@@ -65,9 +63,7 @@ func TestNotices(t *testing.T) {
 		w.startAgent()
 		w.until("the agent enforces again", func() bool { return !w.runs("untrusted") })
 		shown("A program was refused", "/untrusted")
-		if a := w.ended(w.order(m, "unrestrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		w.succeeds(m, "unrestrictCodeExecution")
 		shown("This machine is not restricted any more", "as they did before")
 		text := tty.Await("not restricted any more")
 		for what, want := range map[string]int{"is restricted.": 1, "/untrusted": 2, "/evil": 1, "canary": 0} {

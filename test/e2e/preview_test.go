@@ -70,13 +70,9 @@ func TestPreview(t *testing.T) {
 			status, _ := w.call("GET", "/cordon/v1/machines/"+m.ID+"/preview", "", &p)
 			return status == 200 && count(p.Running, "daemon") == 1 && count(p.Audited, "untrusted") == 3
 		})
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		w.succeeds(m, "restrictCodeExecution")
 		w.mustBe(true)
-		if a := w.ended(w.order(m, "unrestrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		w.succeeds(m, "unrestrictCodeExecution")
 		w.mustBe(false)
 	})
 }

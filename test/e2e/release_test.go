@@ -14,12 +14,7 @@ import (
 func TestBreakGlass(t *testing.T) {
 	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
-		w.startServer()
-		w.startAgent()
-		m := w.theMachine()
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		m := w.restricted()
 		file := filepath.Join(w.dir, "release.jws")
 		out, errs, code := w.cordon("break-glass", m.ID, "--for", "1h", "--comment", "locked out", "--json", "-o", file)
 		var release struct {
@@ -66,9 +61,7 @@ func TestBreakGlass(t *testing.T) {
 		if a := w.ended(late.ID); a.Status != "Succeeded" {
 			t.Errorf("a newer order: %+v", a)
 		}
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Errorf("got %+v", a)
-		}
+		w.succeeds(m, "restrictCodeExecution")
 		if _, errs, code := w.cordon("agent", "apply", "--data-dir", w.agentDir(), file); code != 7 || !strings.Contains(errs, "newer than what this release frees from") {
 			t.Errorf("after a newer order (%d): %s", code, errs)
 		}

@@ -52,9 +52,7 @@ func TestTrustForAGroup(t *testing.T) {
 		do("groups", "create", "web servers")
 		do("groups", "create", "desktops")
 		do("trust", "add", hex.EncodeToString(sum[:]), "--group", "web servers", "--comment", "e2e")
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		w.succeeds(m, "restrictCodeExecution")
 		restricted = true
 		w.mustBe(true) // it is in no group
 		do("groups", "assign", "desktops", m.ComputerDNSName)
@@ -109,12 +107,7 @@ func TestTrustForAGroup(t *testing.T) {
 func TestTrustBySHA256(t *testing.T) {
 	confined(t, ordinary, func(t *testing.T) {
 		w := newWorld(t)
-		w.startServer()
-		w.startAgent()
-		m := w.theMachine()
-		if a := w.ended(w.order(m, "restrictCodeExecution").ID); a.Status != "Succeeded" {
-			t.Fatalf("got %+v", a)
-		}
+		m := w.restricted()
 		program, err := os.ReadFile(filepath.Join(w.scope, "untrusted"))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(w.scope, "evil"), append(program, 1), 0o755)

@@ -65,19 +65,8 @@ func boot(t *testing.T, kernel string, srv map[string]string) *guest {
 }
 
 func (g *guest) step(t *testing.T, s step) {
-	out, err := g.m.Output(t.Context(), "sh", "-c", prelude+s.script)
-	if err != nil {
-		log, _ := g.m.Output(t.Context(), "journalctl", "-u", "cordon-agent", "-n", "40", "--no-pager", "-q")
-		t.Fatalf("%v\nthe agent's log:\n%s", err, log)
-	}
-	for _, want := range s.want {
-		if !strings.Contains(out, want) {
-			t.Errorf("%q is not in the output:\n%s", want, out)
-		}
-	}
-	if testing.Verbose() {
-		t.Log(out)
-	}
+	t.Helper()
+	g.m.Script(t, prelude+s.script, s.want...)
 }
 
 // reboot restarts the machine: the restriction is in force again before services

@@ -77,12 +77,7 @@ type guest struct {
 
 func (g guest) must(script string) {
 	g.t.Helper()
-	out, err := g.m.Output(g.t.Context(), "sh", "-ec", "export CORDON_PROFILE="+vm.CordonProfile+"\n"+script)
-	if err != nil {
-		log, _ := g.m.Output(g.t.Context(), "journalctl", "-u", "cordon-agent", "-n", "40", "--no-pager", "-q")
-		g.t.Fatalf("%v\nthe agent's log:\n%s", err, log)
-	}
-	g.t.Log(out)
+	g.m.Script(g.t, "set -e\nexport CORDON_PROFILE="+vm.CordonProfile+"\n"+script)
 }
 
 // try runs a line in a login of root, and reports whether what is in the texts

@@ -28,21 +28,7 @@ func TestRPM(t *testing.T) {
 		}
 	})
 	for i, s := range steps {
-		ok := t.Run(s.name, func(t *testing.T) {
-			out, err := m.Output(t.Context(), "sh", "-c", prelude+s.script)
-			if err != nil {
-				log, _ := m.Output(t.Context(), "journalctl", "-u", "cordon-agent", "-n", "40", "--no-pager", "-q")
-				t.Fatalf("%v\nthe agent's log:\n%s", err, log)
-			}
-			for _, want := range s.want {
-				if !strings.Contains(out, want) {
-					t.Errorf("%q is not in the output:\n%s", want, out)
-				}
-			}
-			if testing.Verbose() {
-				t.Log(out)
-			}
-		})
+		ok := t.Run(s.name, func(t *testing.T) { m.Script(t, prelude+s.script, s.want...) })
 		if !ok && i == 0 {
 			t.Fatal("what follows needs this step")
 		}

@@ -116,19 +116,10 @@ func refusal(v ratelimit.Verdict, err error, message string) error {
 	return &cordon.Error{Kind: cordon.Limited, Message: message, RetryAfter: ratelimit.WholeSeconds(v.RetryAfter)}
 }
 
-// keep saves the limits until ctx ends.
+// keep saves the limits, and says if it cannot.
 func (l *limits) keep(ctx context.Context) {
-	tick := time.NewTicker(saveLimitsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := l.save(ctx); err != nil && ctx.Err() == nil {
-				l.log.ErrorContext(ctx, "limits could not be saved", "err", err)
-			}
-		}
+	if err := l.save(ctx); err != nil && ctx.Err() == nil {
+		l.log.ErrorContext(ctx, "limits could not be saved", "err", err)
 	}
 }
 

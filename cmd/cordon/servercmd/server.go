@@ -405,9 +405,14 @@ func (s *Server) serve(ctx context.Context, listener net.Listener) error {
 		return errors.Join(err, public.Close())
 	}
 	work.Go(func() { s.agents.Sweep(ctx, presenceEvery) })
-	work.Go(func() { s.expire(ctx) })
-	work.Go(func() { s.limits.keep(ctx) })
-	work.Go(func() { s.tend(ctx) })
+	work.Go(func() {
+		every(ctx, min(sweepEvery, max(s.cfg.ActionTTL.Duration/4, 100*time.Millisecond)), func() { s.expire(ctx) })
+	})
+	work.Go(func() { every(ctx, saveLimitsEvery, func() { s.limits.keep(ctx) }) })
+	work.Go(func() {
+		s.tend(ctx)
+		every(ctx, keys.TendEvery, func() { s.tend(ctx) })
+	})
 	s.log.InfoContext(ctx, "listening", "url", s.url(listener))
 	supervised.Ready(s.log)
 
@@ -454,38 +459,35 @@ func (s *Server) serveMetrics(work *sync.WaitGroup, failed chan<- error) (*http.
 	return srv, nil
 }
 
-func (s *Server) expire(ctx context.Context) {
-	tick := time.NewTicker(min(sweepEvery, max(s.cfg.ActionTTL.Duration/4, 100*time.Millisecond)))
+// every calls f each time that the interval is over, until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			n, err := s.Service.ExpireDue(ctx)
-			if n > 0 {
-				s.log.InfoContext(ctx, "actions timed out", "count", n)
-			}
-			if err != nil && ctx.Err() == nil {
-				s.log.ErrorContext(ctx, "actions could not be expired", "err", err)
-			}
+			f()
 		}
 	}
 }
 
-// tend looks after the token keys until ctx ends.
+// expire ends the actions whose time is over.
+func (s *Server) expire(ctx context.Context) {
+	n, err := s.Service.ExpireDue(ctx)
+	if n > 0 {
+		s.log.InfoContext(ctx, "actions timed out", "count", n)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.ErrorContext(ctx, "actions could not be expired", "err", err)
+	}
+}
+
+// tend looks after the token keys.
 func (s *Server) tend(ctx context.Context) {
-	tick := time.NewTicker(keys.TendEvery)
-	defer tick.Stop()
-	for {
-		if err := s.tokens.Tend(); err != nil {
-			s.log.ErrorContext(ctx, "the token keys stay as they are", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	if err := s.tokens.Tend(); err != nil {
+		s.log.ErrorContext(ctx, "the token keys stay as they are", "err", err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -39,6 +40,21 @@ func (d *Document) Watch(t testing.TB, next http.Handler) http.Handler {
 			t.Errorf("%s %s?%.200s answered %d %.300s\nNot as documented: %v", r.Method, x.path, x.query, x.status, x.got.Bytes(), err)
 		}
 	})
+}
+
+// Shared returns what watches all handlers of a test program by one document, which
+// load reads when the first of them is watched.
+func Shared(load func(testing.TB) *Document) func(testing.TB, http.Handler) http.Handler {
+	var once sync.Once
+	var d *Document
+	return func(t testing.TB, next http.Handler) http.Handler {
+		t.Helper()
+		once.Do(func() { d = load(t) })
+		if d == nil {
+			t.Fatal("the document is not in order, see the first test that failed")
+		}
+		return d.Watch(t, next)
+	}
 }
 
 // exchange is a request and its answer.

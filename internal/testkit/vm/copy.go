@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cordon-project/cordon/internal/testkit/locked"
 	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
 )
 
@@ -23,7 +24,7 @@ func (m *Machine) CopyIn(ctx context.Context, from, to string, user bool) error 
 	}
 	r, w := io.Pipe()
 	go func() { _ = w.CloseWithError(archive(w, from)) }() // the reader gets the error
-	var said lockedBuilder
+	var said locked.Buffer
 	input := &failing{r: r}
 	code, err := m.Run(ctx, Cmd{
 		Program: channel.Program{Args: []string{"sh", "-c", `mkdir -p "$1" && tar -x -C "$1" -f - && chown -R "$2" "$1"`, "sh", to, owner}},

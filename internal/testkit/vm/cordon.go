@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
 )
@@ -40,6 +41,23 @@ done
 journalctl -n 30 -u cordon-server -u cordon-agent --no-pager >&2
 exit 1
 `
+
+// Script runs a script in a guest that has an agent; each of want has to be in what
+// it prints. Where it fails the agent's log is shown too.
+func (m *Machine) Script(t testing.TB, script string, want ...string) {
+	t.Helper()
+	out, err := m.Output(t.Context(), "sh", "-c", script)
+	if err != nil {
+		log, _ := m.Output(t.Context(), "journalctl", "-u", "cordon-agent", "-n", "40", "--no-pager", "-q") // the failure says more
+		t.Fatalf("%v\nthe agent's log:\n%s", err, log)
+	}
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			t.Errorf("%q is not in the output:\n%s", w, out)
+		}
+	}
+	t.Log(out)
+}
 
 // install adds cordon and its rules file to what is put on the disk.
 func (m *Machine) install(ctx context.Context, guest string, t tree) error {

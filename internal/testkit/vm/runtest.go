@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cordon-project/cordon/internal/testkit/locked"
 	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
 	"github.com/cordon-project/cordon/internal/testkit/vm/host"
 )
@@ -100,7 +101,7 @@ func runTest(ctx context.Context, t *testing.T, cfg Config) (string, int, error)
 	if until, ok := ctx.Deadline(); ok {
 		args = append(args, "-test.timeout="+time.Until(until).Round(time.Second).String())
 	}
-	var out lockedBuilder
+	var out locked.Buffer
 	code, err := m.Run(ctx, Cmd{Program: channel.Program{Args: args, Dir: testDir, Env: []string{insideVar + "=" + cfg.Kernel}}, Stdout: &out, Stderr: &out})
 	if err == nil && code != 0 {
 		if text := m.process.console.lines(20); strings.Contains(text, "Oops") || strings.Contains(text, "BUG:") {

@@ -26,10 +26,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
+	"github.com/cordon-project/cordon/internal/testkit/locked"
 	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
 	"github.com/cordon-project/cordon/internal/testkit/vm/host"
 	"github.com/cordon-project/cordon/internal/testkit/vm/image"
@@ -310,7 +310,7 @@ func (m *Machine) Run(ctx context.Context, c Cmd) (int, error) { return m.proces
 // Output runs a program as root and returns what it printed on both outputs, and
 // an error that has it too unless it exits with 0.
 func (m *Machine) Output(ctx context.Context, args ...string) (string, error) {
-	var out lockedBuilder
+	var out locked.Buffer
 	code, err := m.Run(ctx, Cmd{Program: channel.Program{Args: args}, Stdout: &out, Stderr: &out})
 	if err == nil && code != 0 {
 		err = fmt.Errorf("in the guest: %s: exit status %d\n%s", strings.Join(args, " "), code, out.String())
@@ -367,26 +367,6 @@ func (m *Machine) Close() error {
 		m.process.stop(errors.New("the machine was closed"))
 	}
 	return os.RemoveAll(m.dir)
-}
-
-// lockedBuilder collects what several goroutines write.
-type lockedBuilder struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-// Write appends p.
-func (l *lockedBuilder) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// String is what was written.
-func (l *lockedBuilder) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // cpu is the emulated processor. A kernel 6.12 was seen to crash at a cmpxchg16b
