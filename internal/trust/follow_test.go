@@ -7,102 +7,40 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/trust/fixture"
+	"github.com/cordon-project/cordon/internal/trust/watch"
 )
 
-func TestDebounce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		in, out := make(chan struct{}), make(chan struct{}, 1)
-		go debounce(ctx, in, out)
-		start := time.Now()
-		expect := func(what string, want time.Duration) {
-			t.Helper()
-			<-out
-			if got := time.Since(start); got != want {
-				t.Errorf("%s: after %v, want %v", what, got, want)
-			}
-			start = time.Now()
-		}
-		in <- struct{}{}
-		expect("a single change", quiet)
-		for range 3 {
-			in <- struct{}{}
-			time.Sleep(quiet / 2)
-		}
-		expect("a burst", 2*(quiet/2)+quiet)
-		stop := make(chan struct{})
-		go func() {
-			for {
-				select {
-				case in <- struct{}{}:
-					time.Sleep(quiet / 2)
-				case <-stop:
-					return
-				}
-			}
-		}()
-		expect("changes without end", patience)
-		close(stop)
-		// Changes are not lost while nobody receives, and two of them are one.
-		in <- struct{}{}
-		time.Sleep(patience)
-		in <- struct{}{}
-		time.Sleep(patience)
-		expect("late", 2*patience)
-		select {
-		case <-out:
-			t.Error("it came twice")
-		default:
-		}
-		cancel()
-		if _, ok := <-out; ok {
-			t.Error("the channel was not closed")
-		}
-	})
-}
-
-// watchTargets starts watching, without the debouncing.
-func watchTargets(t *testing.T, b *Builder) *targets {
+// watching starts watching, without waiting for the end of bursts.
+func watching(t *testing.T, b *Builder) *watch.Watch {
 	t.Helper()
-	w, err := fsnotify.NewWatcher()
+	w, err := watch.Open(b.watched(), func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.Close() }) // it only watches
-	tg := &targets{w: w, dirs: b.watched()}
-	if err := tg.arm(); err != nil {
-		t.Fatal(err)
-	}
-	return tg
+	return w
 }
 
-// mattered returns the events that have mattered so far. They come in the order
-// of the changes, so it makes one itself and reads up to that.
-func mattered(t *testing.T, tg *targets, root *fixture.Root) (events []string) {
+// mattered returns what has changed so far that matters. It comes in the order of
+// the changes, so it makes one itself and reads up to that.
+func mattered(t *testing.T, w *watch.Watch, root *fixture.Root) (paths []string) {
 	t.Helper()
 	const last = "var/lib/dpkg/diversions"
 	root.Write(last, "", 0o644)
-	for e := range tg.w.Events {
-		hit := tg.matter(e, func(err error) { t.Error(err) })
-		if e.Name == root.Path(last) {
-			if !hit {
-				t.Errorf("%v does not matter", e)
-			}
-			return events
+	for {
+		path, ok := w.Next(t.Context())
+		if !ok {
+			t.Fatal("the watch has ended")
 		}
-		if hit {
-			events = append(events, e.String())
+		if path == root.Path(last) {
+			return paths
 		}
+		paths = append(paths, path)
 	}
-	t.Fatal("the watch has ended")
-	return nil
 }
 
 // TestWatchTargets says which changes matter.
@@ -112,7 +50,7 @@ func TestWatchTargets(t *testing.T) {
 	b := builder(root)
 	b.RulesFile = filepath.Join(t.TempDir(), "etc/cordon/site.rules") // does not exist, nor does its directory
 	b.GateFile = filepath.Join(filepath.Dir(b.RulesFile), "admitted") // beside it
-	tg := watchTargets(t, b)
+	tg := watching(t, b)
 
 	// What does not matter: the builder's own reading above all.
 	for range 3 {
@@ -159,7 +97,7 @@ func TestWatchRPM(t *testing.T) {
 	root.Remove("var/lib/rpm/rpmdb.sqlite-shm")
 	root.Remove("var/lib/rpm/rpmdb.sqlite-wal")
 	b := builder(root)
-	tg := watchTargets(t, b)
+	tg := watching(t, b)
 	for range 3 {
 		build(t, b)
 	}
