@@ -13,7 +13,7 @@ import (
 
 // Reserve is room that is kept on a disk for what must not fail where the disk is
 // full. It is a file that takes up the room until it is needed. The zero value
-// keeps none. Its methods may be called at once.
+// keeps none. Spend may be called by several goroutines.
 type Reserve struct {
 	path string
 	mu   sync.Mutex // held while the room is given away

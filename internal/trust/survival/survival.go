@@ -31,6 +31,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/fileid"
+	"github.com/cordon-project/cordon/internal/trust/rules"
 )
 
 // Missing is a file that must run, and would be refused.
@@ -81,7 +82,7 @@ const aptMethods = "/usr/lib/apt/methods"
 var programDirs = []string{"/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
 // networkDaemons are the programs that hold the machine's network up, wherever
-// they run.
+// they are installed.
 var networkDaemons = []string{
 	"systemd-networkd", "systemd-resolved", "NetworkManager", "nm-dispatcher", "dhclient", "dhcpcd", "udhcpc",
 	"wpa_supplicant", "iwd", "hostapd", "connmand", "wickedd", "wickedd-dhcp4", "wickedd-dhcp6", "wickedd-auto4",
@@ -333,9 +334,30 @@ func (c *checker) daemons() error {
 		if ns, err := os.Readlink(filepath.Join(c.proc, e.Name(), "ns/mnt")); err == nil && own != "" && ns != own {
 			continue
 		}
-		c.program(existing(exe), "the network, process "+e.Name())
+		if path := existing(exe); c.installed(path) {
+			c.program(path, "the network, process "+e.Name())
+		}
 	}
 	return nil
+}
+
+// installed reports whether nobody but root could have put a program at path. Any
+// user can run something that has the name of a daemon; if that counted, it would
+// keep the machine from being restricted.
+func (c *checker) installed(path string) bool {
+	others := errors.New("others than root can write there")
+	through := func(_ string, st *unix.Stat_t) error {
+		if rules.Weak(st) != "" {
+			return others
+		}
+		return nil
+	}
+	real, err := fileid.Resolve(c.root, path, through)
+	var st unix.Stat_t
+	if err == nil && unix.Lstat(filepath.Join(c.root, real), &st) == nil {
+		err = through(real, &st)
+	}
+	return !errors.Is(err, others) // what cannot be reached for another reason is said
 }
 
 // scriptLine returns the interpreter of a script and its argument, "" for

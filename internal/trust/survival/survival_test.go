@@ -141,6 +141,18 @@ func newMachine(t *testing.T) *machine {
 	m.process(77, "/usr/sbin/NetworkManager (deleted)", "host")
 	m.process(78, "/usr/bin/other", "host")
 	m.process(79, "/usr/sbin/dhclient", "container")
+	// Anybody can run something by that name, and must not keep the machine from
+	// being restricted by it.
+	m.Write("tmp/dhclient", "was put there by anybody", 0o755)
+	if err := os.Chmod(m.Path("tmp"), 0o777|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	m.process(80, "/tmp/dhclient", "host")
+	m.Write("srv/iwd", "can be replaced by anybody", 0o755)
+	if err := os.Chmod(m.Path("srv/iwd"), 0o757); err != nil {
+		t.Fatal(err)
+	}
+	m.process(81, "/srv/iwd (deleted)", "host")
 	m.proc.Link("mnt:[host]", "self/ns/mnt")
 	m.proc.Write("1/maps", "55d0 r-xp 00000000 fe:00 1 /usr/lib/systemd/systemd\n7f00 r-xp 00000000 fe:00 2 /usr/lib/triplet/libnss.so.2 (deleted)\n"+
 		"7f10 r--p 00000000 fe:00 3 /usr/lib/locale/locale-archive\n7ffd r-xp 00000000 00:00 0 [vdso]\n7ffe rw-p 00000000 00:00 0\n", 0o444)
@@ -210,7 +222,7 @@ func TestComplete(t *testing.T) {
 	if got := m.check(); got != nil {
 		t.Errorf("missing: %s", strings.Join(got, "\n"))
 	}
-	if got := m.check("/usr/bin/other", "/usr/bin/git-shell", "/usr/sbin/nologin", "/usr/sbin/dhclient"); got != nil {
+	if got := m.check("/usr/bin/other", "/usr/bin/git-shell", "/usr/sbin/nologin", "/usr/sbin/dhclient", "/tmp/dhclient", "/srv/iwd"); got != nil {
 		t.Errorf("missing although nothing needs it: %s", strings.Join(got, "\n"))
 	}
 }
