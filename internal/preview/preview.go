@@ -33,6 +33,7 @@ import (
 const (
 	maxBytes  = 1 << 30 // read in one scan
 	maxFiles  = 8 << 10 // distinct files looked at
+	maxMapped = 4 << 10 // executable mappings of one process
 	maxCached = 4 << 10 // digests remembered
 )
 
@@ -113,14 +114,17 @@ func (c *scan) process(dir string) {
 	}
 }
 
-// mappings returns the kernel's links to the files that a process has mapped executable.
+// mappings returns the kernel's links to the files that a process has mapped
+// executable, and no more than maxMapped. A process can make this file hundreds of
+// megabytes long.
 func mappings(dir string) (links []string) {
-	maps, err := os.ReadFile(filepath.Join(dir, "maps"))
+	maps, err := os.Open(filepath.Join(dir, "maps"))
 	if err != nil {
 		return nil
 	}
-	for line := range bytes.Lines(maps) {
-		f := bytes.Fields(line) // address perms offset dev inode path
+	defer func() { _ = maps.Close() }() // only read
+	for lines := bufio.NewScanner(maps); len(links) < maxMapped && lines.Scan(); {
+		f := bytes.Fields(lines.Bytes()) // address perms offset dev inode path
 		if len(f) >= 6 && len(f[1]) == 4 && f[1][2] == 'x' && string(f[4]) != "0" {
 			links = append(links, filepath.Join(dir, "map_files", string(f[0])))
 		}
@@ -238,7 +242,8 @@ func (c *scan) isRemote(dir string, dev uint64) bool {
 			return true
 		}
 		defer func() { _ = f.Close() }() // only read
-		for lines := bufio.NewScanner(f); lines.Scan(); {
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
 			before, after, _ := strings.Cut(lines.Text(), " - ")
 			fields := strings.Fields(before)
 			if len(fields) < 3 {
@@ -249,6 +254,10 @@ func (c *scan) isRemote(dir string, dev uint64) bool {
 				slices.ContainsFunc(remoteTypes, func(t string) bool { return strings.HasPrefix(after, t) }) {
 				c.remote[ns][unix.Mkdev(major, minor)] = true
 			}
+		}
+		if lines.Err() != nil { // a line of any length can be had with an overlay of many layers
+			delete(c.remote, ns)
+			return true
 		}
 	}
 	return c.remote[ns][dev]

@@ -1,11 +1,16 @@
 package preview
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
 )
@@ -78,5 +83,57 @@ func TestScan(t *testing.T) {
 	}
 	if _, _, err := (&Scanner{Proc: dir + "/none"}).Scan(t.Context(), set); err == nil {
 		t.Error("scanned without /proc")
+	}
+}
+
+// What a process has mapped is of its own making.
+func TestManyMappings(t *testing.T) {
+	dir := t.TempDir()
+	var maps bytes.Buffer
+	for i := range 3 * maxMapped {
+		fmt.Fprintf(&maps, "%x-%x r-xp 00000000 fe:00 7                   /lib/%s\n", i, i+1, strings.Repeat("x", 100))
+		fmt.Fprintf(&maps, "%x-%x r--p 00000000 fe:00 7                   /lib/x\n%x-%x r-xp 00000000 00:00 0\n", i, i+1, i, i+1)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "maps"), maps.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	links := mappings(dir)
+	if len(links) != maxMapped || links[1] != filepath.Join(dir, "map_files/1-2") {
+		t.Errorf("%d links, the second is %s", len(links), links[1])
+	}
+}
+
+// What cannot be known to be on this machine is not touched: it might never answer.
+func TestRemote(t *testing.T) {
+	const local = "22 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n"
+	const fuse = "23 22 0:50 / /mnt rw - fuse.sshfs somebody rw\n"
+	long := "24 22 0:51 / /o rw - overlay overlay rw,lowerdir=" + strings.Repeat("/x:", 30_000) + "\n"
+	for name, c := range map[string]struct {
+		mounts      string
+		disk, other bool
+	}{
+		"a FUSE file system":             {local + fuse, false, true},
+		"none":                           {local, false, false},
+		"one behind a line without end":  {local + long + fuse, true, true},
+		"no list, the process has ended": {"", true, true},
+	} {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, "ns"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("mnt:[1]", filepath.Join(dir, "ns/mnt")); err != nil {
+			t.Fatal(err)
+		}
+		if c.mounts != "" {
+			if err := os.WriteFile(filepath.Join(dir, "mountinfo"), []byte(c.mounts), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := &scan{remote: make(map[string]map[uint64]bool)}
+		for range 2 { // also when it is asked again
+			if disk, other := s.isRemote(dir, unix.Mkdev(254, 0)), s.isRemote(dir, unix.Mkdev(0, 50)); disk != c.disk || other != c.other {
+				t.Errorf("%s: the disk is remote %v, the other one %v", name, disk, other)
+			}
+		}
 	}
 }
