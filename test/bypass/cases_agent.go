@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -88,37 +89,185 @@ func unpin(names ...string) func(*World) error {
 	}
 }
 
-// settingsMap finds the map that says what is in force.
-func settingsMap() (*ebpf.Map, error) {
+// target is a map that says what is in force, and where it is.
+type target struct {
+	name string // how its name ends
+	pin  string
+	pid  int // of a process that has it open
+}
+
+// settingsOf is the agent's.
+func settingsOf(e *enforcer) (target, error) {
+	dir, err := pins()
+	return target{"_settings", dir + "/settings", e.pid()}, err
+}
+
+// settings is the agent's while it restricts. Others do not find an agent's maps
+// before that either, so that what is to be seen to work then has one that nobody guards.
+func (w *World) settings() (target, error) {
+	if w.victim.enforcing {
+		return settingsOf(w.victim)
+	}
+	of := target{"decoy", "/sys/fs/bpf/decoy", os.Getpid()}
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: of.name, Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		return of, err
+	}
+	w.later(func() { _ = errors.Join(m.Unpin(), m.Close()) })
+	return of, m.Pin(of.pin)
+}
+
+// process is the agent while it restricts. Nobody traces it before that either,
+// so that what is to be seen to work then has one that nobody guards.
+func (w *World) process() (int, error) {
+	if w.victim.enforcing {
+		return w.victim.pid(), nil
+	}
+	cmd := w.command(busybox, "sleep", "60")
+	err := cmd.Start()
+	if err == nil {
+		w.later(func() { _ = errors.Join(cmd.Process.Kill(), cmd.Wait()) })
+		return cmd.Process.Pid, nil
+	}
+	return 0, err
+}
+
+// byID finds the map among all that there are.
+func (of target) byID() (*ebpf.Map, error) {
+	refused := fmt.Errorf("a map with a name like %s: %w", of.name, unix.ENOENT)
 	var id ebpf.MapID
-	var refused error
 	for {
 		next, err := ebpf.MapGetNextID(id)
 		if errors.Is(err, os.ErrNotExist) {
-			return nil, errors.Join(errors.New("not found"), refused)
+			return nil, refused
 		}
 		if err != nil {
 			return nil, err
 		}
 		id = next
 		m, err := ebpf.NewMapFromID(id)
-		if err != nil {
+		if errors.Is(err, unix.EPERM) {
 			refused = err
+		}
+		if err != nil {
 			continue
 		}
-		if info, err := m.Info(); err == nil && info.Name == "settings" {
+		if of.is(m) {
 			return m, nil
 		}
-		_ = m.Close()
+		_ = m.Close() // only looked at
 	}
 }
 
-// What root may have opened ahead: the switch of function tracing before any
-// agent was started, the settings of one that had not restricted anything yet.
+func (of target) is(m *ebpf.Map) bool {
+	info, err := m.Info()
+	return err == nil && strings.HasSuffix(info.Name, of.name)
+}
+
+// stolen takes the descriptor from a process that has it.
+func (of target) stolen() (*ebpf.Map, error) {
+	process, err := unix.PidfdOpen(of.pid, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(process) }() // only names
+	for n := 3; n < 256; n++ {
+		fd, err := unix.PidfdGetfd(process, n, 0)
+		if errors.Is(err, unix.EBADF) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m, err := ebpf.NewMapFromFD(fd); err == nil {
+			if of.is(m) {
+				return m, nil
+			}
+			_ = m.Close() // only looked at
+		}
+	}
+	return nil, errors.New("it has no such descriptor")
+}
+
+// enforced is the bit of the first setting that is set while all is refused that is not trusted.
+const enforced = 2
+
+// written changes it by a call.
+func written(m *ebpf.Map) func() error {
+	return func() error {
+		var word uint64
+		err := m.Lookup(uint32(0), &word)
+		return errors.Join(err, m.Put(uint32(0), word^enforced))
+	}
+}
+
+// programmed changes it by a program, for which it does not matter how it was opened.
+func programmed(m *ebpf.Map) (func() error, error) {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: "GPL", Instructions: asm.Instructions{
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.LoadMapPtr(asm.R1, m.FD()),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "end"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.Xor.Imm(asm.R1, enforced),
+		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("end"),
+		asm.Return(),
+	}})
+	return func() error {
+		_, err := p.Run(&ebpf.RunOptions{Data: make([]byte, 14)})
+		return err
+	}, err
+}
+
+// prepared is what root has while the machine is not restricted yet, to change the map with afterwards.
+type prepared struct {
+	change func() error
+	err    error
+}
+
+// preparations are made right before the restriction, by the names of cases.
 var (
-	early *os.File
-	ahead *ebpf.Map
+	preparations = map[string]func(of target) (change func() error, err error){}
+	ahead        = map[string]prepared{}
 )
+
+// prepare makes them.
+func prepare(e *enforcer) error {
+	of, err := settingsOf(e)
+	for name, prepare := range preparations {
+		change, refused := prepare(of)
+		ahead[name] = prepared{change, refused}
+	}
+	return err
+}
+
+// before is an attack that is prepared while the machine is not restricted.
+func before(name string, prepare func(of target) (change func() error, err error)) Case {
+	preparations[name] = prepare
+	c := onBPF(name, func(w *World) error {
+		p := ahead[name]
+		if !w.victim.enforcing {
+			of, err := w.settings()
+			if err != nil {
+				return err
+			}
+			p.change, p.err = prepare(of)
+		}
+		if p.err != nil {
+			return p.err
+		}
+		w.later(func() { _ = p.change() }) // and back
+		return p.change()
+	})
+	c.Also = []syscall.Errno{unix.ENOENT} // before a restriction, nobody finds it
+	return c
+}
+
+// early is the switch of function tracing, opened before any agent was started.
+var early *os.File
 
 // yes is a program that answers a question of the kernel's with 1: many that ask
 // look for an error only, which is below 0.
@@ -145,15 +294,23 @@ func answering(function string) (link.Link, error) {
 }
 
 // answered changes the map that says what is in force as long as l is there.
-func answered(l link.Link, err error) error {
+func answered(w *World, l link.Link, err error) error {
 	if err != nil {
 		return err
 	}
-	m, err := settingsMap()
+	of, err := settingsOf(w.victim)
 	if err == nil {
-		err = errors.Join(m.Put(uint32(0), uint64(0)), m.Close())
+		err = changed(of.byID())
 	}
 	return errors.Join(err, l.Close())
+}
+
+// changed says that nothing is enforced.
+func changed(m *ebpf.Map, err error) error {
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.Put(uint32(0), uint64(0)), m.Close())
 }
 
 // firstLSM is for kernels that let such programs answer what they like.
@@ -184,13 +341,16 @@ var agentCases = []Case{
 	attack("ptrace", func(w *World) error {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		pid := w.victim.pid()
-		if err := unix.PtraceSeize(pid); err != nil {
+		pid, err := w.process()
+		if err == nil {
+			err = unix.PtraceSeize(pid)
+		}
+		if err != nil {
 			return err
 		}
 		// It is let go of again, as a traced process waits at each of its signals.
 		var st unix.WaitStatus
-		err := unix.PtraceInterrupt(pid)
+		err = unix.PtraceInterrupt(pid)
 		if err == nil {
 			_, err = unix.Wait4(pid, &st, unix.WALL, nil)
 		}
@@ -204,14 +364,22 @@ var agentCases = []Case{
 		return err
 	}),
 	counted(attack("its memory opened for writing", func(w *World) error {
-		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", w.victim.pid()), os.O_RDWR, 0)
+		pid, err := w.process()
+		if err != nil {
+			return err
+		}
+		f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", pid), os.O_RDWR, 0)
 		if err != nil {
 			return err
 		}
 		return f.Close()
 	})),
 	attack("a descriptor of it taken (pidfd_getfd)", func(w *World) error {
-		fd, err := unix.PidfdOpen(w.victim.pid(), 0)
+		pid, err := w.process()
+		if err != nil {
+			return err
+		}
+		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
 			return err
 		}
@@ -222,35 +390,31 @@ var agentCases = []Case{
 		}
 		return unix.Close(got)
 	}),
-	onBPF("map changed, by its id", func(*World) error {
-		m, err := settingsMap()
+	onBPF("map changed, by its id", func(w *World) error {
+		of, err := w.settings()
 		if err != nil {
 			return err
 		}
-		defer func() { _ = m.Close() }()
-		return m.Put(uint32(0), uint64(0))
+		return changed(of.byID())
 	}),
 	onBPF("map changed, by its id, where another BPF program answers first (fmod_ret)", func(w *World) error {
-		err := answered(answering("security_bpf_map"))
+		l, err := answering("security_bpf_map")
+		err = answered(w, l, err)
 		if errors.Is(err, unix.EPERM) && !w.victim.enforcing { // nobody may before a restriction, either
 			return nil
 		}
 		return err
 	}),
-	firstLSM(onBPF("map changed, by its id, where another BPF program answers first (LSM)", func(*World) error {
-		return answered(attached(yes(ebpf.LSM, ebpf.AttachLSMMac, "bpf_map")))
+	firstLSM(onBPF("map changed, by its id, where another BPF program answers first (LSM)", func(w *World) error {
+		l, err := attached(yes(ebpf.LSM, ebpf.AttachLSMMac, "bpf_map"))
+		return answered(w, l, err)
 	})),
-	onBPF("map changed, by its pin", func(*World) error {
-		dir, err := pins()
+	onBPF("map changed, by its pin", func(w *World) error {
+		of, err := w.settings()
 		if err != nil {
 			return err
 		}
-		m, err := ebpf.LoadPinnedMap(dir+"/settings", nil)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = m.Close() }()
-		return m.Put(uint32(0), uint64(0))
+		return changed(ebpf.LoadPinnedMap(of.pin, nil))
 	}),
 	onBPF("program that replaces another's code (BPF_PROG_TYPE_EXT)", func(*World) error {
 		attr := [16]uint64{28}
@@ -268,16 +432,24 @@ var agentCases = []Case{
 		_, _ = early.WriteAt([]byte("0"), 0) // what follows tells
 		return nil
 	}),
-	onBPF("map changed by who had opened it before the restriction", func(w *World) error {
-		if ahead == nil { // not restricted yet
-			return nil
+	before("map changed by who had opened it before the restriction", func(of target) (func() error, error) {
+		m, err := of.byID()
+		return written(m), err
+	}),
+	before("map changed by who had opened it by its pin before the restriction", func(of target) (func() error, error) {
+		m, err := ebpf.LoadPinnedMap(of.pin, nil)
+		return written(m), err
+	}),
+	before("map changed by a program that was loaded before the restriction, with the map opened for reading", func(of target) (func() error, error) {
+		m, err := ebpf.LoadPinnedMap(of.pin, &ebpf.LoadPinOptions{ReadOnly: true})
+		if err != nil {
+			return nil, err
 		}
-		var before uint64
-		if err := ahead.Lookup(uint32(0), &before); err != nil {
-			return err
-		}
-		w.later(func() { _ = ahead.Put(uint32(0), before) })
-		return ahead.Put(uint32(0), uint64(0))
+		return programmed(m)
+	}),
+	before("map changed by a descriptor that was taken from the agent before the restriction (pidfd_getfd)", func(of target) (func() error, error) {
+		m, err := of.stolen()
+		return written(m), err
 	}),
 	onBPF("link detached", func(w *World) error {
 		dir, err := pins()

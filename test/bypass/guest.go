@@ -145,7 +145,7 @@ func (r *runner) enforce() error {
 	}
 	err := makeState()
 	if err == nil && r.mechanism == bpf {
-		ahead, err = settingsMap()
+		err = prepare(r.enforcer)
 	}
 	if err == nil {
 		_, err = r.enforcer.tell("enforce")

@@ -75,6 +75,7 @@ type Enforcer struct {
 	called  enforce.Finding // whether the kernel calls the programs
 	progs   map[string]*ebpf.Program
 	maps    map[string]*ebpf.Map
+	names   string // how those of the maps begin
 	links   map[string]link.Link
 	home    [2]uint64 // device and inode of Home, as the kernel has them
 	self    cordon.Digest
@@ -87,7 +88,6 @@ type Enforcer struct {
 	apply   sync.Mutex // one Apply at a time
 	version cordon.Digest
 	elders  []elder
-	setIDs  [2]uint32 // of the maps in the two slots; with pins
 
 	final    atomic.Pointer[enforce.Stats] // what was counted when it was closed
 	reader   *ringbuf.Reader
@@ -105,12 +105,22 @@ func Open(cfg Config) (*Enforcer, error) {
 	return e, nil
 }
 
-func (e *Enforcer) open() error {
+func (e *Enforcer) open() (err error) {
 	s, without, err := spec()
 	if err != nil {
 		return err
 	}
 	e.without = without
+	e.names = newNames()
+	fillIn(s, e.names)
+	first := takeFirst(s)
+	if e.cfg.Pins != "" {
+		release, err := alone(first)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, release()) }()
+	}
 	c, kernel, err := load(s, nil)
 	if err != nil {
 		return err
@@ -144,6 +154,9 @@ func (e *Enforcer) stay() (err error) {
 	if e.self, err = ownDigest(); err != nil {
 		return err
 	}
+	if err := e.guard(); err != nil { // from here on the maps are this process's alone
+		return err
+	}
 	if err := e.guardPlaces(); err != nil {
 		return err
 	}
@@ -160,7 +173,7 @@ func (e *Enforcer) stay() (err error) {
 			delete(e.progs, sysctls)
 		}
 	}
-	return e.guard()
+	return nil
 }
 
 // ownDigest is the SHA-256 of this process's program.
@@ -317,15 +330,12 @@ func (e *Enforcer) Mode() cordon.Mode {
 // fill puts the set into the slot that is not in use and returns the word that
 // makes it count.
 func (e *Enforcer) fill(w word, set *cordon.TrustSet) (word, error) {
-	m, anySize, err := newSet(set, e.self, e.cfg.DenyAnonymousOf)
+	m, anySize, err := newSet(e.names+"set", set, e.self, e.cfg.DenyAnonymousOf)
 	if err != nil {
 		return 0, err
 	}
 	next := w ^ wordSlot
 	err = e.maps["sets"].Put(next.slot(), uint32(m.FD()))
-	if err == nil && e.cfg.Pins != "" {
-		err = e.ownSet(next.slot(), m)
-	}
 	// The slot keeps it; nobody needs the descriptor any more.
 	if err = errors.Join(err, m.Close()); err != nil {
 		return 0, err

@@ -165,6 +165,46 @@ func testFileSystems(t *testing.T) {
 	})
 }
 
+// TestInheritDisks has agents follow each other while somebody has a disk open for
+// writing, and while another disk has programs that ran.
+func TestInheritDisks(t *testing.T) {
+	files := tools(t)
+	for _, kernel := range []string{"6.1", "6.12"} {
+		t.Run(kernel, func(t *testing.T) {
+			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"lz4", "zram", "ext4"}, Files: files}, testInheritDisks)
+		})
+	}
+}
+
+func testInheritDisks(t *testing.T) {
+	_ = furnishAgents(t, t.TempDir())
+	var programs [2]string
+	var volumes [2]volume
+	for i := range volumes {
+		volumes[i] = makeVolume(t, "ext4", ramDisk(t))
+		programs[i] = put(t, filepath.Join(volumes[i].at, "busybox"), read(t, "/bin/busybox"))
+	}
+	for n := range 3 {
+		a, err := startAgent(t, "/proc/self/exe", homeDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			_ = open(t, volumes[0].dev, os.O_RDWR) // and stays so
+			allowed(t, "a program", run(programs[1], "true"))
+		}
+		when := fmt.Sprintf("agent %d: ", n)
+		_, err = os.OpenFile(volumes[1].dev, os.O_RDWR, 0)
+		mustFail(t, when+"open a disk with a program that ran", err, unix.EPERM)
+		mustFail(t, when+"run a program of a disk that somebody has open", run(programs[0], "true"), unix.EPERM)
+		allowed(t, when+"a program that ran before", run(programs[1], "true"))
+		if n == 1 {
+			a.tell(t, "die")
+			_ = a.cmd.Wait() // killed
+		}
+	}
+}
+
 func testVolume(t *testing.T, g *guest, v volume, bare string) {
 	at := func(name string, content []byte) string {
 		path := filepath.Join(v.at, name)

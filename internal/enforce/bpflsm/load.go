@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"cmp"
 	_ "embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,6 +70,66 @@ func spec() (*ebpf.CollectionSpec, []string, error) {
 		}
 	}
 	return s, without, nil
+}
+
+// What is filled in when programs are loaded: FILLED_IN of bpf/guard.h.
+const (
+	placeNames   = 0x73656d616e
+	placeProcess = 0x676e697472617473
+)
+
+// fillIn gives all maps names that begin with names, and lets the programs know
+// them by that, and this process.
+func fillIn(s *ebpf.CollectionSpec, names string) {
+	var begin [8]byte
+	copy(begin[:], names)
+	values := map[int64]int64{placeNames: int64(binary.LittleEndian.Uint64(begin[:])), placeProcess: int64(os.Getpid())}
+	for _, m := range s.Maps {
+		m.Name = names + m.Name
+	}
+	for _, p := range s.Programs {
+		for i := range p.Instructions {
+			if v, ok := values[p.Instructions[i].Constant]; ok && p.Instructions[i].IsConstantLoad(asm.DWord) {
+				p.Instructions[i].Constant = v
+			}
+		}
+	}
+}
+
+// takeFirst takes the programs that come first out of s.
+func takeFirst(s *ebpf.CollectionSpec) []*ebpf.ProgramSpec {
+	var first []*ebpf.ProgramSpec
+	for _, name := range []string{"first_mapped", "first_traced"} {
+		first = append(first, s.Programs[name])
+		delete(s.Programs, name)
+	}
+	return first
+}
+
+// alone keeps others from what this process is going to make, and from the
+// process, until release is called.
+func alone(first []*ebpf.ProgramSpec) (release func() error, err error) {
+	var closers []io.Closer
+	release = func() error {
+		var errs []error
+		for _, c := range slices.Backward(closers) {
+			errs = append(errs, c.Close())
+		}
+		return errors.Join(errs...)
+	}
+	for _, spec := range first {
+		p, err := ebpf.NewProgram(spec)
+		if err != nil {
+			return nil, errors.Join(unloadable(err), release())
+		}
+		closers = append(closers, p)
+		l, err := link.AttachLSM(link.LSMOptions{Program: p})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("attach %s: %w", spec.Name, err), release())
+		}
+		closers = append(closers, l)
+	}
+	return release, nil
 }
 
 // attached returns the names of the programs for hooks in the order in which they
@@ -137,21 +201,26 @@ func load(s *ebpf.CollectionSpec, replace map[string]*ebpf.Map) (*ebpf.Collectio
 		Programs:        ebpf.ProgramOptions{ExtraRelocationTargets: extra},
 		MapReplacements: replace,
 	})
+	if err != nil {
+		return nil, can, unloadable(err)
+	}
+	return c, can, nil
+}
+
+// unloadable says why programs could not be loaded.
+func unloadable(err error) error {
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
 		last := refused.Log[max(0, len(refused.Log)-12):]
-		return nil, can, fmt.Errorf("load programs: %w: %s", err, strings.Join(last, " | "))
+		return fmt.Errorf("load programs: %w: %s", err, strings.Join(last, " | "))
 	}
-	if lsm, unread := os.ReadFile("/sys/kernel/security/lsm"); err != nil && unread == nil {
+	if lsm, unread := os.ReadFile("/sys/kernel/security/lsm"); unread == nil {
 		if list := strings.TrimSpace(string(lsm)); !slices.Contains(strings.Split(list, ","), "bpf") {
-			return nil, can, fmt.Errorf("bpf is not among the kernel's active security modules: boot with lsm=%s,bpf", list)
+			return fmt.Errorf("bpf is not among the kernel's active security modules: boot with lsm=%s,bpf", list)
 		}
 	}
 	if errors.Is(err, unix.EPERM) {
-		return nil, can, errors.New("this kernel does not let the agent load BPF LSM programs (it takes root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, and some machines refuse it to all)")
+		return errors.New("this kernel does not let the agent load BPF LSM programs (it takes root with CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN, and some machines refuse it to all)")
 	}
-	if err != nil {
-		return nil, can, fmt.Errorf("load programs: %w", err)
-	}
-	return c, can, nil
+	return fmt.Errorf("load programs: %w", err)
 }

@@ -1,6 +1,7 @@
 package bpflsm
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -12,6 +13,10 @@ import (
 )
 
 // What follows is shared with bpf/cordon.bpf.c, which explains it.
+
+// newNames returns how the names of the maps of one enforcer begin: is_ours of
+// bpf/guard.h goes by it. No other has maps with such names, be it one that is in force as well.
+func newNames() string { return rand.Text()[:6] + "_" }
 
 // Indexes of the map settings.
 const (
@@ -150,9 +155,9 @@ func onDisks(origin string) uint32 {
 	return 0
 }
 
-// newSet puts a trust set into a map of its own. anySize says that there are
+// newSet puts a trust set into a map of its own, which gets the name. anySize says that there are
 // contents of which the size is not known; noAnonymous is [Config.DenyAnonymousOf].
-func newSet(set *cordon.TrustSet, self cordon.Digest, noAnonymous []string) (m *ebpf.Map, anySize bool, err error) {
+func newSet(name string, set *cordon.TrustSet, self cordon.Digest, noAnonymous []string) (m *ebpf.Map, anySize bool, err error) {
 	keys := make([]key, 0, set.Len()+set.Len()/2)
 	values := make([]uint32, 0, cap(keys))
 	sizes := make(map[int64]struct{}, set.Len()/2)
@@ -174,7 +179,7 @@ func newSet(set *cordon.TrustSet, self cordon.Digest, noAnonymous []string) (m *
 		}
 	}
 	// Never one that forgets (LRU), and of exactly this size: what does not fit is an error.
-	m, err = ebpf.NewMap(&ebpf.MapSpec{Name: "set", Type: ebpf.Hash, KeySize: 32, ValueSize: 4, MaxEntries: uint32(len(keys))})
+	m, err = ebpf.NewMap(&ebpf.MapSpec{Name: name, Type: ebpf.Hash, KeySize: 32, ValueSize: 4, MaxEntries: uint32(len(keys))})
 	if err != nil {
 		return nil, false, fmt.Errorf("make room for %d programs in the kernel: %w", set.Len(), err)
 	}

@@ -103,7 +103,7 @@ func (e *Enforcer) findElders() error {
 }
 
 // pinnedMap returns nil if it is not there: an earlier process may have ended
-// before it had pinned all.
+// before it had pinned all, or restricts nothing and does not know this program.
 func pinnedMap(dir, name string) (*ebpf.Map, error) {
 	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -250,11 +250,16 @@ func (e *Enforcer) pin() error {
 	return nil
 }
 
-// unpin takes back what keeps this enforcer's programs beyond the process.
+// unpin takes back what keeps this enforcer's programs beyond the process. Where
+// another agent has taken over and restricts, it has done that, and lets nobody else.
 func (e *Enforcer) unpin() error {
+	_, gone := os.Stat(e.pinned)
 	err := os.RemoveAll(e.pinned)
 	if p := e.progs[sysctls]; p != nil {
-		err = errors.Join(err, freeSysctls(p))
+		kept := freeSysctls(p)
+		if !errors.Is(gone, fs.ErrNotExist) || !errors.Is(kept, unix.EPERM) {
+			err = errors.Join(err, kept)
+		}
 	}
 	return err
 }
@@ -301,9 +306,6 @@ func (e *Enforcer) guardPlaces() error {
 // guard tells the programs what to keep others from: see bpf/guard.h.
 func (e *Enforcer) guard() error {
 	var err error
-	for name, m := range e.maps {
-		err = errors.Join(err, e.owns(name, m))
-	}
 	for _, pid := range append([]int{os.Getpid()}, e.cfg.Kin...) {
 		err = errors.Join(err, e.adopt(pid))
 	}
@@ -337,38 +339,6 @@ func (e *Enforcer) claim() error {
 	return nil
 }
 
-// owns puts a map under guard.
-func (e *Enforcer) owns(name string, m *ebpf.Map) error {
-	info, err := m.Info()
-	if err != nil {
-		return fmt.Errorf("guard map %s: %w", name, err)
-	}
-	id, _ := info.ID()
-	if err := e.maps["own"].Put(uint32(id), uint32(1)); err != nil {
-		return fmt.Errorf("guard map %s: %w", name, err)
-	}
-	return nil
-}
-
-// ownSet puts the map in a slot under guard, in place of the one before.
-func (e *Enforcer) ownSet(slot uint32, m *ebpf.Map) error {
-	info, err := m.Info()
-	if err != nil {
-		return fmt.Errorf("guard set: %w", err)
-	}
-	id, _ := info.ID()
-	if err := e.maps["own"].Put(uint32(id), uint32(1)); err != nil {
-		return fmt.Errorf("guard set: %w", err)
-	}
-	if before := e.setIDs[slot]; before != 0 {
-		if err := e.maps["own"].Delete(before); err != nil {
-			return fmt.Errorf("guard set: %w", err)
-		}
-	}
-	e.setIDs[slot] = uint32(id)
-	return nil
-}
-
 // adopt makes a process count as the agent that was started before there was
 // anybody to see what it executed.
 func (e *Enforcer) adopt(pid int) error {
@@ -377,10 +347,30 @@ func (e *Enforcer) adopt(pid int) error {
 		return fmt.Errorf("guard process %d: %w", pid, err)
 	}
 	defer func() { _ = unix.Close(fd) }() // only names
-	if err := e.maps["kin"].Put(uint32(fd), [2]uint32{1, 0}); err != nil {
+	if err = e.maps["kin"].Put(uint32(fd), [2]uint32{1, 0}); err == nil {
+		err = untraced(pid) // nobody begins to from now on
+	}
+	if err != nil {
 		return fmt.Errorf("guard process %d: %w", pid, err)
 	}
 	return nil
+}
+
+// untraced is an error if somebody traces a thread of the process, who could do all that it may.
+func untraced(pid int) error {
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	for _, path := range tasks {
+		status, unread := os.ReadFile(path)
+		if errors.Is(unread, fs.ErrNotExist) || errors.Is(unread, unix.ESRCH) { // it has ended
+			continue
+		}
+		err = errors.Join(err, unread)
+		if _, tracer, _ := strings.Cut(string(status), "\nTracerPid:\t"); unread == nil && !strings.HasPrefix(tracer, "0\n") {
+			tracer, _, _ = strings.Cut(tracer, "\n")
+			return fmt.Errorf("process %s traces it: an agent that restricts a machine is started without a debugger", tracer)
+		}
+	}
+	return err
 }
 
 // guardCgroups keeps others from freezing and killing by cgroup.

@@ -121,17 +121,26 @@ func agentMain(home string) error {
 		id, _ := info.ID()
 		fmt.Println("map", id)
 	}
-	fmt.Println("map", e.setIDs[1]) // the first set goes into the second slot
+	var first uint32
+	if err := e.maps["sets"].Lookup(uint32(1), &first); err != nil { // the first set goes into the second slot
+		return err
+	}
+	fmt.Println("map", first)
 	fmt.Println("ready")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		switch in.Text() {
+		switch what, path, _ := strings.Cut(in.Text(), " "); what {
+		case "run":
+			if err := exec.Command(path).Run(); err == nil {
+				return errors.New("it ran")
+			}
+			fmt.Println("ready")
 		case "die":
 			return unix.Kill(os.Getpid(), unix.SIGKILL)
 		case "end":
 			return e.Close()
 		case "off", "on":
 			mode := cordon.ModeOff
-			if in.Text() == "on" {
+			if what == "on" {
 				mode = cordon.ModeEnforce
 			}
 			if err := e.Apply(mode, set); err != nil {

@@ -106,7 +106,7 @@ func (g *guest) hooks() {
 		id = next
 	}
 	g.Figure("memory of the programs", "%d programs, %d KiB", count, memory>>10)
-	g.Figure("memory of their maps, without the trust set", "%d KiB", mapMemory(func(name string) bool { return name != "set" })>>10)
+	g.Figure("memory of their maps, without the trust set", "%d KiB", mapMemory(func(name string) bool { return !strings.HasSuffix(name, "_set") })>>10)
 }
 
 // mapMemory is what the kernel says that maps take, of those that are asked for.

@@ -97,7 +97,7 @@ func (g *guest) flips(n int) (s figures.Sample) {
 func (g *guest) sets() {
 	small := g.set
 	defer func() { g.set = small }()
-	ofSets := func(name string) bool { return name == "set" }
+	ofSets := func(name string) bool { return strings.HasSuffix(name, "_set") }
 	for _, n := range []int{10_000, 100_000, 1_000_000} {
 		g.become(idle)
 		before, free := mapMemory(ofSets), resident()

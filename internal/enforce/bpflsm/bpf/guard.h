@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * The guard: while restricted, nobody but the agent touches what restricts. It
- * is a part of cordon.bpf.c, apart from what judges code.
+ * The guard: while restricted, nobody but the agent touches what restricts; and
+ * before that nobody gets hold of what could be used then. It is a part of
+ * cordon.bpf.c, apart from what judges code.
  */
 #pragma once
 
@@ -18,13 +19,6 @@ struct {
 } kin SEC(".maps");
 
 /* ---- what is guarded ---- */
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 256);
-	__type(key, u32);
-	__type(value, u32);
-} own SEC(".maps"); /* ids of our maps */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -152,22 +146,57 @@ int limited(u64 *ctx)
 }
 
 /*
- * Every way to a map leads through here: by id and by pin; a program could write
- * through a map that was opened for reading. Who makes one comes by first, so
- * that those of an agent that is starting are guarded by the one before.
+ * FILLED_IN is a number in the code of a program that is another one once it is
+ * loaded: it cannot be changed any more then, as what is in a map could.
+ */
+#define FILLED_IN(number) \
+	({ \
+		u64 _v; \
+		asm volatile("%0 = " #number " ll" : "=r"(_v)); \
+		_v; \
+	})
+
+/*
+ * is_ours: the names of an agent's maps all begin with what it has chosen when it
+ * started. The kernel lets none have another name later, so that each is guarded
+ * before anybody can have heard of it.
+ */
+INLINE bool is_ours(struct bpf_map *m)
+{
+	u64 name = 0;
+	bpf_probe_read_kernel(&name, 7, __builtin_preserve_access_index(&m->name));
+	return name == FILLED_IN(0x73656d616e);
+}
+
+/*
+ * Every way to a map leads through here: by id and by pin. While nothing is
+ * restricted, others do not find ours: who has one could write to it afterwards,
+ * or have a program do it, be it opened for reading only. It is no refusal,
+ * because tools that list all maps go on then, and so does an agent that this one
+ * does not know, which starts anew.
  */
 SEC("lsm/bpf_map")
 int mapped(u64 *ctx)
 {
-	struct bpf_map *m = (void *)ctx[0];
-	u32 id = m->id, one = 1;
-	bool ours = bpf_map_lookup_elem(&own, &id);
-	if (ours || !is_kin(bpf_get_current_task_btf()))
-		return ours && keep_out() ? -EPERM : 0;
-	if (MODE(setting(WORD)) == ENFORCE && m->refcnt.counter > 1) /* somebody was faster */
-		return -EPERM;
-	bpf_map_update_elem(&own, &id, &one, 0);
-	return 0;
+	if (!setting(PINS) || !is_ours((void *)ctx[0]) || is_kin(bpf_get_current_task_btf()))
+		return 0;
+	return keep_out() ? -EPERM : -ENOENT;
+}
+
+/* The maps are made before there is a program that knows who the agent is. So these two come first, which have none. */
+INLINE u32 starting(void) { return FILLED_IN(0x676e697472617473); }
+
+SEC("lsm/bpf_map")
+int first_mapped(u64 *ctx)
+{
+	return is_ours((void *)ctx[0]) && (u32)(bpf_get_current_pid_tgid() >> 32) != starting() ? -ENOENT : 0;
+}
+
+SEC("lsm/ptrace_access_check")
+int first_traced(u64 *ctx)
+{
+	struct task_struct *t = (void *)ctx[0];
+	return ctx[1] & PTRACE_MODE_ATTACH && t->tgid == starting() ? -EPERM : 0;
 }
 
 /*

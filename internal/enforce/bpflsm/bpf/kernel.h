@@ -68,6 +68,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define BPF_STORAGE_CREATE 1
 
 #define EPERM 1
+#define ENOENT 2
 #define EBUSY 16
 #define ENOMEM 12
 #define ETXTBSY 26
@@ -136,7 +137,7 @@ struct vm_area_struct { unsigned long vm_flags; struct file *vm_file; struct ano
 struct mm_struct { struct file *exe_file; };
 struct fdtable { struct file **fd; };
 struct files_struct { struct fdtable *fdt; };
-struct task_struct { struct task_struct *group_leader; struct mm_struct *mm; int pid, tgid; u32 flags, ptrace, personality; struct files_struct *files; void *bpf_storage; };
+struct task_struct { struct task_struct *group_leader, *real_parent; struct mm_struct *mm; int pid, tgid; u32 flags, ptrace, personality; struct files_struct *files; void *bpf_storage; };
 struct task_struct___audit { u32 sessionid; }; /* CONFIG_AUDIT */
 struct pt_regs___x86 { unsigned long dx, si, orig_ax, cs; };
 struct user_pt_regs { u64 regs[31]; };
@@ -148,8 +149,7 @@ struct block_device { u32 bd_dev; atomic_counter bd_openers; struct gendisk *bd_
 struct block_device___int { int bd_openers; }; /* until 5.19 */
 struct bdev_inode { struct block_device bdev; struct inode vfs_inode; };
 
-typedef struct { s64 counter; } atomic64_counter;
-struct bpf_map { u32 id; atomic64_counter refcnt; };
+struct bpf_map { char name[16]; };
 union bpf_attr { struct { u32 prog_type, expected_attach_type, attach_btf_id; }; struct { u32 attach_type; }; };
 
 struct shmem_inode_info { u32 seals; struct inode vfs_inode; };

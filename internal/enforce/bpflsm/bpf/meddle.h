@@ -28,12 +28,23 @@ INLINE int meddles(struct task_struct *target)
 	return nameless(w, MEMORY, MEDDLES, program(target));
 }
 
+/* has_descriptors: it is the agent, or was just forked by it: that shares its memory until it executes something. */
+INLINE bool has_descriptors(struct task_struct *t)
+{
+	struct task_struct *parent = t->real_parent;
+	return is_kin(t) || (parent && t->mm && t->mm == parent->mm && is_kin(parent));
+}
+
+/* The agent itself is never traced by others: they would have its maps afterwards. */
 SEC("lsm/ptrace_access_check")
 int traced(u64 *ctx)
 {
 	if (!(ctx[1] & PTRACE_MODE_ATTACH))
 		return 0;
-	return is_kin((void *)ctx[0]) && keep_out() ? -EPERM : meddles((void *)ctx[0]);
+	if (!has_descriptors((void *)ctx[0]) || is_kin(bpf_get_current_task_btf()))
+		return meddles((void *)ctx[0]);
+	count(GUARDED);
+	return -EPERM;
 }
 
 SEC("lsm/ptrace_traceme")
