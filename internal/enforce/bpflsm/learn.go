@@ -31,8 +31,12 @@ func (e *Enforcer) Learn(path string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
-	return errors.Join(e.learn(path, fd), unix.Close(fd))
+	return errors.Join(e.learn(path, fd, 0), unix.Close(fd))
 }
+
+// wasRefused says to the programs why they are shown a file: they keep only some of
+// those that are not trusted.
+const wasRefused = 1 << 32
 
 // maxRefused is how large a file may be that is shown because it was refused, in bytes.
 const maxRefused = 64 << 20
@@ -54,7 +58,7 @@ func (e *Enforcer) LearnRefused(path string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
-	return errors.Join(e.learn(path, fd), unix.Close(fd))
+	return errors.Join(e.learn(path, fd, wasRefused), unix.Close(fd))
 }
 
 // openWithin opens the regular file at path, which is on the mount at point. It goes
@@ -109,13 +113,14 @@ func keptAt(mountinfo, path string) (point string, ok bool) {
 	return point, ok
 }
 
-func (e *Enforcer) learn(path string, fd int) error {
+// learn is called with 0 or wasRefused.
+func (e *Enforcer) learn(path string, fd int, why uint64) error {
 	e.apply.Lock()
 	defer e.apply.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	settings := e.maps["settings"]
-	if err := settings.Put(settingReader, uint64(unix.Gettid())); err != nil {
+	if err := settings.Put(settingReader, uint64(unix.Gettid())|why); err != nil {
 		return fmt.Errorf("ask the kernel to learn: %w", err)
 	}
 	m, err := unix.Mmap(fd, 0, 1, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)

@@ -423,8 +423,8 @@ int map(u64 *ctx)
 	if (!(prot & PROT_EXEC) || !f)
 		return 0;
 	u64 reader = setting(READER);
-	if (reader && reader == (u32)bpf_get_current_pid_tgid()) {
-		learn(f);
+	if (reader && (u32)reader == (u32)bpf_get_current_pid_tgid()) {
+		learn(f, reader >> 32);
 		return -EPERM; /* it was not meant to be mapped */
 	}
 	return DECIDED(judge(f, MAP, &flags));
@@ -568,7 +568,7 @@ INLINE int touched(struct inode *i)
 		code = fact->code;
 	}
 	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
-	bpf_map_delete_elem(&scripts, &k);
+	forget(&k);
 	struct belowfact *b = bpf_map_lookup_elem(&belows, &k);
 	if (b) {
 		__sync_fetch_and_add(&b->opens, 1);

@@ -24,8 +24,23 @@ struct {
 	__type(value, struct script);
 } scripts SEC(".maps");
 
-/* learn remembers the content of a file that the agent shows. */
-INLINE void learn(struct file *f)
+/* Those that are not trusted, and were shown because they were refused: anybody can have any number of them, so the oldest is forgotten. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1 << 12);
+	__type(key, struct belowkey);
+	__type(value, struct script);
+} strange_scripts SEC(".maps");
+
+/* forget is for a file whose content may change from now on. */
+INLINE void forget(struct belowkey *k)
+{
+	bpf_map_delete_elem(&scripts, k);
+	bpf_map_delete_elem(&strange_scripts, k);
+}
+
+/* learn remembers the content of a file that the agent shows; refused says that it does because it was refused. */
+INLINE void learn(struct file *f, bool refused)
 {
 	struct inode *i = f->f_inode;
 	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
@@ -40,10 +55,16 @@ INLINE void learn(struct file *f)
 	ctime(i, &s.sec, &s.nsec);
 	if (bpf_ima_file_hash(f, &s.digest, sizeof(s.digest)) != HASH_ALGO_SHA256)
 		return;
-	bpf_map_update_elem(&scripts, &k, &s, 0);
+	u32 flags;
+	if (refused && !find(setting(WORD), &s.digest, &flags)) {
+		bpf_map_update_elem(&strange_scripts, &k, &s, 0);
+	} else {
+		bpf_map_update_elem(&scripts, &k, &s, 0);
+		bpf_map_delete_elem(&strange_scripts, &k);
+	}
 	/* Whoever opened it for writing meanwhile has moved this, or will find it above. */
 	if (opens != *(volatile u64 *)&fact->opens || i->i_writecount.counter > 0)
-		bpf_map_delete_elem(&scripts, &k);
+		forget(&k);
 }
 
 /* knows says whether the content of a file that is being opened is trusted: 0, or why not. */
@@ -59,6 +80,8 @@ INLINE u32 knows(struct inode *i, struct fact *fact, u64 w, struct verdict *v)
 		return LENT;
 	struct belowkey k = {.ino = i->i_ino, .dev = i->i_sb->s_dev, .gen = i->i_generation};
 	struct script *s = bpf_map_lookup_elem(&scripts, &k);
+	if (!s)
+		s = bpf_map_lookup_elem(&strange_scripts, &k);
 	u64 sec;
 	ctime(i, &sec, &nsec);
 	if (!s || s->size != i->i_size || s->sec != sec || s->nsec != nsec)
