@@ -79,14 +79,13 @@ func cgroupRoot() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the root of all cgroups: %w", err)
 	}
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	for line := range strings.Lines(string(mounts)) {
 		before, after, _ := strings.Cut(line, " - ")
 		fields := strings.Fields(before)
 		if len(fields) < 5 || !strings.HasPrefix(after, "cgroup2 ") {
 			continue
 		}
-		if f, err := os.Open(unescape.Replace(fields[4])); err == nil {
+		if f, err := os.Open(unescape(fields[4])); err == nil {
 			if isCgroupRoot(f) {
 				return f, nil
 			}
