@@ -403,6 +403,9 @@ func (p *Protection) load(ctx context.Context, set *cordon.TrustSet) error {
 			return keep(errors.Join(err, p.put(mode, p.set)))
 		}
 	}
+	if p.set != nil && p.checked.set == p.set && p.checked.missing == nil && set.Covers(p.set) {
+		p.checked.set = set // more may run than before, so nothing has come to be missing
+	}
 	p.adopt(set)
 	p.problem("")
 	if mode == cordon.ModeOff {

@@ -330,6 +330,16 @@ func TestSurvivalCheckIsFresh(t *testing.T) {
 		r.sets <- set("a", "b")
 		synctest.Wait()
 		n := r.checked()
+		r.sets <- set("a", "b", "c")
+		synctest.Wait()
+		if r.checked() != n {
+			t.Error("checked again, although more may run than before")
+		}
+		r.sets <- set("a", "c")
+		synctest.Wait()
+		if n++; r.checked() != n {
+			t.Errorf("checked %d times although less may run than before", r.checked()-n+1)
+		}
 		if err := r.Switch(ctx, cordon.ModeEnforce); err != nil || r.checked() != n {
 			t.Errorf("%v; checked %d times although it was done ahead", err, r.checked()-n)
 		}

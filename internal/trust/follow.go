@@ -22,6 +22,9 @@ const (
 	// failed because the package manager was writing.
 	retryMin = 2 * time.Second
 	retryMax = 5 * time.Minute
+	// longest is how long a builder rests after a build at most: in an upgrade of an
+	// hour, new programs are needed within it.
+	longest = 5 * time.Second
 	// older is how long after a build its young programs are old enough to be known
 	// by their identity.
 	older = fileid.Settle + 200*time.Millisecond
@@ -30,22 +33,35 @@ const (
 // Follow builds the set at once, and again whenever a package database or the
 // rules file changes, until ctx ends; then it returns nil. Each outcome is passed
 // to each, one after the other; with an error the set is nil, and the one
-// before stays valid. Failed builds are repeated with growing pauses. The
-// returned error says that changes cannot be watched.
+// before stays valid. Between builds it rests three times as long as the last one
+// and each took, 5 s at most: who cannot wait calls [Builder.Build]. Failed builds
+// are repeated with growing pauses. The returned error says that changes cannot be
+// watched.
 func (b *Builder) Follow(ctx context.Context, each func(*cordon.TrustSet, Summary, error)) error {
 	// Watching begins before the first build, so that no change falls in between.
 	w, err := watch.Open(b.watched(), func(err error) { b.log().Warn("watching the package databases", "reason", err.Error()) })
 	if err != nil {
 		return fmt.Errorf("watch package databases: %w", err)
 	}
-	changed := w.Bursts(ctx)
+	return b.follow(ctx, w.Bursts(ctx), each)
+}
+
+func (b *Builder) follow(ctx context.Context, changed <-chan struct{}, each func(*cordon.TrustSet, Summary, error)) error {
 	pause := retryMin
 	for {
+		began := time.Now()
 		set, sum, err := b.next(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		each(set, sum, err)
+		// A package manager changes its database at every step. What it installs would wait
+		// for the processor more than for anything else if each had a set of its own.
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(rests*time.Since(began), longest)):
+		}
 		var again <-chan time.Time
 		switch {
 		case err != nil:

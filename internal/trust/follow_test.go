@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cordon-project/cordon"
@@ -153,6 +154,40 @@ func TestFollow(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("at the end: %v", err)
 	}
+}
+
+// TestFollowRests says that changes without end leave the machine most of its time.
+func TestFollowRests(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("a", "/usr/bin/a", "a"))
+	synctest.Test(t, func(t *testing.T) {
+		b := builder(root)
+		defer b.Hurry()() // the builds take no time
+		ctx, cancel := context.WithCancel(t.Context())
+		changed := make(chan struct{}, 1)
+		changed <- struct{}{}
+		takes := []time.Duration{time.Second, time.Second, time.Millisecond, time.Minute, time.Second}
+		want := []time.Duration{0, rests * time.Second, rests * time.Second, rests * time.Millisecond, longest}
+		last := time.Now()
+		err := b.follow(ctx, changed, func(_ *cordon.TrustSet, _ Summary, err error) {
+			if got := time.Since(last); err != nil || got != want[0] {
+				t.Errorf("it rested %v, not %v: %v", got, want[0], err)
+			}
+			time.Sleep(takes[0])
+			takes, want, last = takes[1:], want[1:], time.Now()
+			if len(want) == 0 {
+				cancel()
+				return
+			}
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil || time.Since(last) != 0 {
+			t.Errorf("the end was waited for %v: %v", time.Since(last), err)
+		}
+	})
 }
 
 // TestFollowYoung says that programs which were too young are looked at again
