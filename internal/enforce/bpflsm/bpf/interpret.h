@@ -809,43 +809,45 @@ INLINE void name_of(struct dentry *d, struct name *n)
 	__builtin_memcpy(n, text, sizeof(*n));
 }
 
-#define LAST(a, b, c, d, e) ((u64)(u8)(e) << 56 | (u64)(u8)(d) << 48 | (u64)(u8)(c) << 40 | (u64)(u8)(b) << 32 | (u64)(u8)(a) << 24)
-#define ENDS2(v, x, y) ((v) >> 40 == (('.') | (x) << 8 | (y) << 16))
-#define ENDS3(v, x, y, z) ((v) >> 32 == ((u64)'.' | (x) << 8 | (y) << 16 | (u64)(z) << 24))
-#define ENDS4(v, a, b, c, d) ((v) >> 24 == LAST('.', a, b, c, d) >> 24)
+/* ends says whether a name ends so, of which v has the last eight bytes. */
+INLINE bool ends(u64 v, const char *so, int n)
+{
+	u64 w = 0;
+	for (int i = 0; i < n; i++)
+		w |= (u64)(u8)so[i] << 8 * i;
+	return v >> 8 * (8 - n) == w;
+}
 
-/* is_code says whether a name's end (its last eight bytes) is that of program text for this role. */
+#define ENDS(v, so) ends(v, so, sizeof(so) - 1)
+
+/* is_code says whether a name's end is that of program text for this role. role.go has the same ends, and a test that it does. */
 INLINE bool is_code(u32 role, u64 v)
 {
 	switch (role) {
 	case PYTHON:
-		return ENDS2(v, 'p', 'y') || ENDS3(v, 'p', 'y', 'c') || ENDS3(v, 'p', 'y', 'o') || ENDS3(v, 'p', 'y', 'w') ||
-		       ENDS3(v, 'p', 'y', 'z') || ENDS3(v, 'p', 't', 'h') ||
-		       (ENDS3(v, 'z', 'i', 'p') && (u8)(v >> 24) <= '9' && ((u8)v == 'n' || (u8)(v >> 8) == 'n')); /* python313.zip, where it looks first */
+		return ENDS(v, ".py") || ENDS(v, ".pyc") || ENDS(v, ".pyo") || ENDS(v, ".pyw") || ENDS(v, ".pyz") || ENDS(v, ".pth") ||
+		       (ENDS(v, ".zip") && (u8)(v >> 24) <= '9' && ((u8)v == 'n' || (u8)(v >> 8) == 'n')); /* python313.zip, where it looks first */
 	case PERL:
-		return ENDS2(v, 'p', 'l') || ENDS2(v, 'p', 'm') || ENDS2(v, 'p', 'h') || ENDS2(v, 'a', 'l') ||
-		       ENDS2(v, 'i', 'x') || ENDS2(v, 'b', 's') || ENDS3(v, 'p', 'm', 'c');
+		return ENDS(v, ".pl") || ENDS(v, ".pm") || ENDS(v, ".ph") || ENDS(v, ".al") || ENDS(v, ".ix") || ENDS(v, ".bs") || ENDS(v, ".pmc");
 	case RUBY:
-		return ENDS2(v, 'r', 'b') || v == CHARS8('.', 'g', 'e', 'm', 's', 'p', 'e', 'c');
+		return ENDS(v, ".rb") || ENDS(v, ".gemspec");
 	case NODE:
-		return ENDS2(v, 'j', 's') || ENDS3(v, 'm', 'j', 's') || ENDS3(v, 'c', 'j', 's') ||
-		       v == CHARS8('a', 'g', 'e', '.', 'j', 's', 'o', 'n'); /* package.json names a package's program text */
+		return ENDS(v, ".js") || ENDS(v, ".mjs") || ENDS(v, ".cjs") || ENDS(v, "age.json"); /* package.json names a package's program text */
 	case JAVA:
 	case JAVA_TOOL:
 	case JAVA_SHELL:
-		return ENDS3(v, 'j', 'a', 'r') || ENDS3(v, 'J', 'A', 'R') || ENDS3(v, 'j', 's', 'a') || v >> 8 == 0x73656c75646f6dULL /* modules */ || ENDS4(v, 'j', 'a', 'v', 'a') || v >> 16 == 0x7373616c632eULL /* .class */;
+		return ENDS(v, ".jar") || ENDS(v, ".JAR") || ENDS(v, ".jsa") || ENDS(v, "modules") || ENDS(v, ".java") || ENDS(v, ".class");
 	case PHP:
-		return ENDS3(v, 'p', 'h', 'p') || ENDS3(v, 'i', 'n', 'c') || ENDS4(v, 'p', 'h', 'a', 'r');
+		return ENDS(v, ".php") || ENDS(v, ".inc") || ENDS(v, ".phar");
 	case LUA:
-		return ENDS3(v, 'l', 'u', 'a');
+		return ENDS(v, ".lua");
 	case TCL:
 	case EXPECT:
-		return ENDS3(v, 't', 'c', 'l') || ENDS2(v, 't', 'm') || v == CHARS8('t', 'c', 'l', 'I', 'n', 'd', 'e', 'x');
+		return ENDS(v, ".tcl") || ENDS(v, ".tm") || ENDS(v, "tclIndex");
 	case AWK:
-		return ENDS3(v, 'a', 'w', 'k');
+		return ENDS(v, ".awk");
 	case SHELL:
-		return ENDS2(v, 's', 'h') || ENDS3(v, 'z', 's', 'h') || ENDS3(v, 'k', 's', 'h') || ENDS4(v, 'b', 'a', 's', 'h') ||
-		       ENDS4(v, 'd', 'a', 's', 'h');
+		return ENDS(v, ".sh") || ENDS(v, ".zsh") || ENDS(v, ".ksh") || ENDS(v, ".bash") || ENDS(v, ".dash");
 	}
 	return 0;
 }
@@ -937,7 +939,7 @@ INLINE int interprets(struct file *f)
 	 */
 	if (reason == UNSEEN && !(program && r->manager) && vouched(r, task) == BY_INSTALLER)
 		return 0;
-	if (r->role == PYTHON && ENDS3(end, 'p', 'y', 'c') && is_cache(READ(d, d_parent)))
+	if (r->role == PYTHON && ENDS(end, ".pyc") && is_cache(READ(d, d_parent)))
 		return ANSWER(w); /* it takes the source instead, and nobody tried anything */
 	return refuse(&v, INTERPRET, reason, f);
 }
