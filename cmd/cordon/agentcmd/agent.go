@@ -423,7 +423,7 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 		return builder.Last()
 	}
 	cfg.Hurry = builder.Hurry
-	withRunning := keepRunning()
+	withRunning := keepRunning(initDescriptors)
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
 			log.InfoContext(ctx, "trust set built", "summary", sum)
@@ -448,23 +448,6 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 		return inScope, err
 	}
 	return protect.New(cfg), nil
-}
-
-// keepRunning returns what adds to every set the program of Cordon that was in the
-// first one. It is what this agent is: an upgrade puts another in its place, and
-// until the agent is restarted, who tells people of refusals is started from it.
-func keepRunning() func(*cordon.TrustSet) *cordon.TrustSet {
-	var running []cordon.TrustEntry
-	return func(set *cordon.TrustSet) *cordon.TrustSet {
-		if running == nil {
-			for e := range set.Entries() {
-				if e.Origin == "cordon" {
-					running = append(running, e)
-				}
-			}
-		}
-		return set.With(running...)
-	}
 }
 
 // seen is how a refusal is counted.
