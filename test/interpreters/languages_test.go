@@ -114,8 +114,8 @@ var languages = []language{
 	{
 		name: "awk", text: `BEGIN { printf "" > ENVIRON["MARKER"] }` + "\n", comment: "#",
 		files:   map[string]string{"/opt/good/awk.txt": "BEGIN { x = toupper(\"x\"); printf \"\" > ENVIRON[\"MARKER\"] }\n", "evil.awk": "TEXT"},
-		allowed: []string{"again gawk -f /opt/good/awk.txt", "mawk -f /opt/good/awk.txt", "/opt/good/awk.run", "again gawk -f /root/own/awk.txt", "/root/own/awk.run", `gawk "$(cat awk.txt)"`, `mawk "$(cat awk.txt)"`},
-		refused: []string{"gawk -f awk.txt", "mawk -f awk.txt", "awk -fawk.txt", "gawk --file awk.txt", "gawk -E awk.txt", "gawk --exec awk.txt", "./awk.run", "gawk -i evil.awk 'BEGIN {}'", "mawk -We awk.txt"},
+		allowed: []string{"again gawk -f /opt/good/awk.txt", "mawk -f /opt/good/awk.txt", "gawk --file=/opt/good/awk.txt", "mawk -W exec /opt/good/awk.txt", "/opt/good/awk.run", "again gawk -f /root/own/awk.txt", "/root/own/awk.run", `gawk "$(cat awk.txt)"`, `mawk "$(cat awk.txt)"`},
+		refused: []string{"gawk -f awk.txt", "mawk -f awk.txt", "awk -fawk.txt", "gawk --file awk.txt", "gawk -E awk.txt", "gawk --exec awk.txt", "gawk --file=awk.txt", "gawk --fil=awk.txt", "mawk -W exec awk.txt", "./awk.run", "gawk -i evil.awk 'BEGIN {}'", "mawk -We awk.txt"},
 	},
 	{
 		name: "java", text: javaText, comment: "//",

@@ -1,8 +1,10 @@
 package bpflsm
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -50,7 +52,8 @@ func TestInterpreters(t *testing.T) {
 // scripted is a guest in which interpreters run only what is trusted.
 type scripted struct {
 	*guest
-	t *testing.T
+	t  *testing.T
+	as map[cordon.Role]string // programs that wait, for each role
 }
 
 func openScripted(t *testing.T) scripted {
@@ -90,15 +93,24 @@ func openScripted(t *testing.T) scripted {
 		"calls.sh":      "/usr/bin/perl new.txt\n",
 		"somewhere.txt": "print 'good';\n# its digest is trusted\n",
 		"waits.txt":     "<STDIN>; do './Evil.pm'; print 'waited';\n",
+		"login.sh":      "echo 1000 > /proc/self/loginuid; exec /usr/bin/perl -e 'print q(EVIL)'\n",
+		"forks.sh":      "/usr/bin/perl -e 'print q(good)'; :\n",
+		"forks.txt":     "if (!fork) { open(F, '<', 'other/forks.txt') and print 'EVIL'; exit } wait; print 'good';\n",
+		"writes.txt":    "open(F, '>', 'made.pl') or die; print 'good';\n",
+		"kept.sh":       "exec /usr/bin/perl reads.txt\n",
+		"reads.txt":     "open(F, '<', 'other/kept.sh') or die; print <F>;\n",
+		"cut.txt":       "print 'good'; print ', too';\n",
 		"again.txt":     "for (1..9) { open(G, '<', $0) or die }\nopen(F, '<', 'data') or die; print <F>;\n",
 	} {
 		g.write(t, name, []byte(text))
 		entries = append(entries, entry([]byte(text)))
 	}
-	must(errors.Join(os.Mkdir(filepath.Join(g.dir, "real"), 0o755), os.Mkdir(filepath.Join(g.dir, "other"), 0o755)))
+	for _, dir := range []string{"real", "other", "manager"} {
+		must(os.Mkdir(filepath.Join(g.dir, dir), 0o755))
+	}
 	for name, text := range map[string]string{
 		"data": "good", "evil.txt": "print 'EVIL';\n", "Evil.pm": "print 'EVIL'; 1;\n", "evil.sh": "echo EVIL\n", "evil": "echo EVIL\n",
-		"other/tool": "1;\n", "stdin.txt": "/usr/bin/perl -e 'print q(EVIL)'\n", "new.txt": "print 'good';\n", "starts-new.sh": "exec /usr/bin/perl new.txt\n",
+		"other/tool": "1;\n", "other/forks.txt": "1;\n", "other/kept.sh": "good", "data.sh": "good", "stdin.txt": "/usr/bin/perl -e 'print q(EVIL)'\n", "new.txt": "print 'good';\n", "starts-new.sh": "exec /usr/bin/perl new.txt\n",
 		"evil1.txt": "print 'EVIL'; 1;\n", "unknown.txt": "print 'EVIL'; # nobody trusts it\n",
 	} {
 		g.write(t, name, []byte(text))
@@ -106,23 +118,25 @@ func openScripted(t *testing.T) scripted {
 	must(os.WriteFile(filepath.Join(g.dir, "real", "link"), []byte("print 'EVIL';\n"), 0o644))
 	for name, to := range map[string]string{
 		"one": "evil.txt", "two": "one", "three": "two", "four": "three", "five": "four", "link": "real", "fine": "good.txt", "often": "again.txt", "-e1": "bang", "-e2": "tool",
-		"Linked.pm": "evil1.txt", "Twice.pm": "away", "away": "evil1.txt", "Module.pm": "Good.pm", "p": perl, "deep": "../" + filepath.Base(g.dir) + "/./evil.txt",
+		"Linked.pm": "evil1.txt", "Twice.pm": "away", "away": "evil1.txt", "Module.pm": "Good.pm", "p": perl, "sh": "/bin/busybox", "ash": "/bin/busybox", "manager/cat": "env",
+		"deep": "../" + filepath.Base(g.dir) + "/./evil.txt",
 	} {
 		must(os.Symlink(to, filepath.Join(g.dir, name)))
 	}
 	must(os.WriteFile(filepath.Join(g.dir, "copy"), read(t, perl), 0o755))
 	// A package manager that starts what it is told: busybox, called env.
 	manager := append(bytes.Clone(read(t, "/bin/busybox")), "manager"...)
-	must(errors.Join(os.Mkdir(filepath.Join(g.dir, "manager"), 0o755), os.WriteFile(filepath.Join(g.dir, "manager", "env"), manager, 0o755)))
+	must(os.WriteFile(filepath.Join(g.dir, "manager", "env"), manager, 0o755))
 	// And one that is a script. It is not what it installs, even where that has its name.
-	tool := []byte("#!/usr/bin/perl\nopen(F, '<', 'other/tool') and print 'EVIL'; exec '/usr/bin/perl', 'new.txt';\n")
+	tool := []byte("#!/usr/bin/perl\nsub look { open(F, '<', 'other/tool') and print 'EVIL' } look(); if (!fork) { look(); exit } wait; exec '/usr/bin/perl', 'new.txt';\n")
 	g.write(t, "tool", tool)
 	for _, content := range [][]byte{manager, tool} {
 		e := entry(content)
 		e.Role = cordon.Installer
 		entries = append(entries, e)
 	}
-	g.set = cordon.NewTrustSet(entries, nil)
+	as, copies := g.copies(t)
+	g.set = cordon.NewTrustSet(append(entries, copies...), nil)
 	// Others than root come here, too.
 	must(errors.Join(os.Chmod(filepath.Dir(g.dir), 0o755), os.Chmod(g.dir, 0o755)))
 	var err error
@@ -135,12 +149,13 @@ func openScripted(t *testing.T) scripted {
 		}
 	})
 	must(os.Chdir(g.dir))
-	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh", "again.txt", "waits.txt", "tool"} {
+	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh", "again.txt", "waits.txt", "tool",
+		"login.sh", "forks.sh", "forks.txt", "writes.txt", "kept.sh", "reads.txt", "cut.txt"} {
 		must(g.Learn(filepath.Join(g.dir, name)))
 	}
 	must(g.Learn(filepath.Join(g.dir, "evil.txt"))) // showing does not make trusted
 	g.apply(t, cordon.ModeEnforce)
-	return scripted{g, t}
+	return scripted{g, t, as}
 }
 
 func scriptedConfig(t *testing.T) Config {
@@ -165,7 +180,7 @@ func (s scripted) shell(login bool, line string) string {
 
 func testInterpreters(t *testing.T) {
 	s := openScripted(t)
-	run := func(login bool, want string, lines ...string) {
+	run := func(login bool, want string, lines ...string) (ok bool) {
 		for _, line := range lines {
 			before := s.Stats().Refused
 			out := s.shell(login, line)
@@ -182,6 +197,7 @@ func testInterpreters(t *testing.T) {
 				t.Errorf("%s: %q, refused %d", line, out, refused)
 			}
 		}
+		return !t.Failed()
 	}
 	no := "peration not permitted"
 	t.Run("inline code", func(t *testing.T) {
@@ -190,6 +206,7 @@ func testInterpreters(t *testing.T) {
 			"/usr/bin/perl -0777 -ne 'print q(EVIL)' data", "/usr/bin/perl '-i.x -e' 'print q(EVIL)'", "/usr/bin/perl '-F: -eprint q(EVIL)'")
 		run(false, "good", "/usr/bin/perl -e 'print q(good)'")
 	})
+	t.Run("words", s.words)
 	t.Run("standard input", func(t *testing.T) {
 		run(true, no, "echo 'print q(EVIL)' | /usr/bin/perl", "/usr/bin/perl < evil.txt", "/usr/bin/perl - < evil.txt", "/usr/bin/perl /dev/stdin < evil.txt",
 			"/bin/busybox sh < evil", "/bin/busybox sh -s x < evil")
@@ -206,6 +223,18 @@ func testInterpreters(t *testing.T) {
 		run(true, "good", "/usr/bin/perl -I. -MModule good.txt")
 		run(false, no, "/usr/bin/perl evil.txt", "/bin/busybox sh evil")
 		run(true, "good", "/usr/bin/perl good.txt", "/usr/bin/perl fine", "/usr/bin/perl often", "/usr/bin/perl -I. -MGood good.txt", "/bin/busybox sh good.sh", ". ./good.sh", "/usr/bin/perl -v >/dev/null && echo good", "./bang")
+		// Whoever the file is opened by, and not what is written.
+		run(true, no, "(. ./evil.sh); :")
+		run(true, "good", "/usr/bin/perl forks.txt", "/usr/bin/perl writes.txt")
+		// Others than interpreters read it as they like, and so do interpreters what was another one's.
+		run(true, "good", "cat data.sh", "exec manager/cat data.sh", "/bin/busybox sh kept.sh")
+		run(true, no, "./sh evil", "./ash evil")
+		for _, name := range []string{"-sh", "/bin/ash"} {
+			out, err := (&exec.Cmd{Path: "/bin/busybox", Args: []string{name, "evil"}, Dir: s.dir}).CombinedOutput()
+			if err == nil || strings.Contains(string(out), "EVIL") {
+				t.Errorf("a shell that is called %s: %s, %v", name, out, err)
+			}
+		}
 	})
 	t.Run("environment", func(t *testing.T) {
 		run(true, "illed", "PERL5OPT='-Mstrict;print q(EVIL)' /usr/bin/perl good.txt", "PERL5OPT='-Mstrict;print q(EVIL)' ./bang", "X=$(printf %0300d 0) PERL5OPT=-MEvil /usr/bin/perl good.txt $(seq 1 500)")
@@ -216,15 +245,13 @@ func testInterpreters(t *testing.T) {
 		run(false, "good", "PERL5OPT=-w /usr/bin/perl good.txt")
 	})
 	t.Run("started by a trusted script", func(t *testing.T) {
-		run(true, "good", "/bin/busybox sh starts.sh", "/bin/busybox sh through.sh")
+		run(true, "good", "/bin/busybox sh starts.sh", "/bin/busybox sh through.sh", "/bin/busybox sh forks.sh")
+		run(false, no, "/bin/busybox sh login.sh") // it was trusted for no login
 		run(true, no, "/bin/busybox sh asks.sh", "/bin/busybox sh calls.sh")
 	})
 	t.Run("words that change on the way", func(t *testing.T) {
 		// The kernel gives the interpreter the path as it was called: "-e1".
-		runtime.LockOSThread() // never unlocked: this thread belongs to a login now, and ends
-		if err := os.WriteFile("/proc/thread-self/loginuid", []byte("1000"), 0); err != nil {
-			t.Fatal(err)
-		}
+		inLogin(t)
 		for _, link := range []string{"-e1", "-e2"} {
 			err := (&exec.Cmd{Path: link, Args: []string{link}, Dir: s.dir}).Run()
 			var ended *exec.ExitError
@@ -264,7 +291,16 @@ func testInterpreters(t *testing.T) {
 	t.Run("trusted wherever it is", func(t *testing.T) {
 		refusal := func(name string) enforce.Refusal {
 			t.Helper()
-			run(true, no, "/usr/bin/perl "+name)
+			for told := true; told; { // of what came before: there is only so much room
+				select {
+				case <-s.Refusals():
+				default:
+					told = false
+				}
+			}
+			if !run(true, no, "/usr/bin/perl "+name) {
+				t.FailNow() // nobody would tell
+			}
 			for r := range s.Refusals() {
 				if filepath.Base(r.Path) == name {
 					return r
@@ -306,6 +342,11 @@ func testInterpreters(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(s.dir, "evil.txt"), []byte("print 'EVIL', 1;\n"), 0o644); err != nil {
 			t.Errorf("writing to a program text that was refused: %v", err)
 		}
+		// Nobody opens it for that.
+		if err := os.Truncate(filepath.Join(s.dir, "cut.txt"), int64(len("print 'good';"))); err != nil {
+			t.Fatal(err)
+		}
+		run(true, no, "/usr/bin/perl cut.txt")
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
@@ -329,6 +370,7 @@ func testInterpreters(t *testing.T) {
 		}
 		run(true, "good", "/usr/bin/perl other.txt")
 	})
+	t.Run("released meanwhile", s.released)
 	t.Run("another agent", s.another)
 	t.Run("open", func(t *testing.T) {
 		s.cfg.TrustedScripts = false
@@ -347,7 +389,50 @@ func testInterpreters(t *testing.T) {
 		if out := s.shell(true, "/usr/bin/perl evil.txt"); !strings.Contains(out, "EVIL") || s.Stats().WouldRefuse == before {
 			t.Errorf("%q, %+v", out, s.Stats())
 		}
+		before = s.Stats().WouldRefuse
+		if out := s.shell(true, "/usr/bin/perl -e 'print q(EVIL)'"); !strings.Contains(out, "EVIL") || s.Stats().WouldRefuse != before+1 {
+			t.Errorf("%q, %+v", out, s.Stats())
+		}
 	})
+}
+
+// released has a process that was trusted run something else while nothing is restricted.
+func (s scripted) released(t *testing.T) {
+	c := exec.Command("/bin/busybox", "sh", "-c", "echo 1000 > /proc/self/loginuid && exec manager/env /bin/busybox sh -c 'echo begun; read x; exec /bin/busybox sh other/free'")
+	s.write(t, "other/free", []byte("echo free; read x; exec /usr/bin/perl -e 'print q(EVIL)'\n"))
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := c.StdoutPipe()
+	if err == nil {
+		err = c.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := bufio.NewReader(pipe)
+	until := func(want string) {
+		t.Helper()
+		if line, err := out.ReadString('\n'); err != nil || line != want+"\n" {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	until("begun")
+	s.apply(t, cordon.ModeOff)
+	_, err = io.WriteString(in, "\n")
+	until("free")
+	s.apply(t, cordon.ModeEnforce)
+	if _, bad := io.WriteString(in, "\n"); errors.Join(err, bad) != nil {
+		t.Fatal(err, bad)
+	}
+	rest, err := io.ReadAll(out)
+	if err != nil || strings.Contains(string(rest), "EVIL") {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if err := c.Wait(); err == nil {
+		t.Error("it was not refused")
+	}
 }
 
 // another has a new agent's programs replace those in force, while interpreters run.

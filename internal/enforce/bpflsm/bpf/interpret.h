@@ -166,7 +166,7 @@ INLINE u32 vouched(struct run *r, void *task)
 /* ---- the words it is started with ---- */
 
 enum program { STDIN, CODE, FILE, NOTHING }; /* where it takes its program from; NOTHING: from none of these */
-enum letter { FLAG, INLINE_, ARG, REST, FINAL, READS, PROGRAM, CHARSET, TELLS, SETS, MAYBE };
+enum letter { FLAG, INLINE_, ARG, REST, FINAL, READS, PROGRAM, CHARSET, TELLS, SETS, MAYBE, LONG };
 
 /* letter says what an option means for where the program comes from. */
 INLINE u32 letter(u32 role, char c)
@@ -252,7 +252,7 @@ INLINE u32 long_option(u32 role, char *s)
 		return ARG;
 	if (role == SHELL && (BEGINS(s, "--rcfile") || BEGINS(s, "--init-file")))
 		return ARG;
-	if ((role == PHP && BEGINS(s, "--file")) || (role == AWK && (BEGINS(s, "--file") || BEGINS(s, "--exec"))))
+	if ((role == PHP && BEGINS(s, "--file")) || (role == AWK && (BEGINS(s, "--fil") || BEGINS(s, "--e"))))
 		return READS;
 	if (BEGINS(s, "--version") || BEGINS(s, "--help"))
 		return FINAL;
@@ -544,6 +544,7 @@ static long each_word(u32 i, void *none)
 	if (s->skip) {
 		if (s->skip == SETS && has_run(r, 0))
 			s->program = CODE;
+		s->here = s->skip == LONG && w[0] == 'e'; /* mawk: exec */
 		s->skip = 0;
 		s->unknown = n == WORDSIZE; /* where the next one begins is not known */
 		return s->unknown || s->program == CODE;
@@ -565,14 +566,27 @@ static long each_word(u32 i, void *none)
 		s->skip = i == 1 && BEGINS(w, "-encoding\0") ? ARG : 0;
 		return !s->skip;
 	}
+	if (s->role == AWK && w[1] == 'W') { /* as good as two hyphens */
+		s->tells = 1;
+		if (!w[2]) {
+			s->skip = LONG;
+			return 0;
+		}
+		w[1] = '-';
+	}
 	if (w[0] == '-' && w[1] == '-') {
 		if (!w[2]) {
 			s->past = 1;
 			return s->role == PHP; /* its program is standard input then */
 		}
 		u32 o = long_option(s->role, w);
-		if (o == READS && w[6] == '=') { /* --file=, --exec= */
-			behind(r, 7);
+		u32 value = 0;
+		for (int i = 3; i < 7; i++) /* --e=, --file= */
+			if (w[i] == '=' && !value)
+				value = i + 1;
+		if (o == READS && value) {
+			s->here = 1;
+			behind(r, value);
 			return program_word(r, n);
 		}
 		if (o == SETS && w[8] == '=')
