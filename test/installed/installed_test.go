@@ -43,6 +43,9 @@ func TestInstalled(t *testing.T) {
 	}
 }
 
+// many is how many packages are upgraded at once, beside the others.
+const many = 30
+
 type guest struct {
 	m *vm.Machine
 	// ctx is that of the whole test: a machine ends with the context in which it
@@ -140,6 +143,16 @@ func publish(t *testing.T) map[string]string {
 			"preinst":  fmt.Sprintf("#!/bin/sh\necho preinst of %s > /run/t-pre\n", version),
 			"postinst": fmt.Sprintf("#!/bin/sh\nset -e\n/usr/bin/busybox-t echo postinst ran %s | tee /run/t-post\n", version),
 		}})
+	}
+	for i := range many {
+		for _, version := range []string{"1", "2"} {
+			name := fmt.Sprintf("many-%d", i+1)
+			add(t, debs, aptrepo.Package{Name: name, Version: version,
+				Files:   map[string][]byte{"/usr/bin/" + name: fmt.Appendf(nil, "#!/usr/bin/perl\nuse Many::M%d;\n", i+1)},
+				Plain:   map[string][]byte{fmt.Sprintf("/usr/share/perl5/Many/M%d.pm", i+1): fmt.Appendf(nil, "print '%s is %s', \"\\n\";\n1;\n", name, version)},
+				Scripts: map[string]string{"postinst": fmt.Sprintf("#!/bin/sh\nset -e\n%s >> /run/many-%s\n", name, version)},
+			})
+		}
 	}
 	check(t, key.Repository(repo, debs))
 	files := map[string][]byte{"busybox-own": own("own")}

@@ -1,6 +1,10 @@
 package installed
 
-import "github.com/cordon-project/cordon/internal/testkit/vm/channel"
+import (
+	"strconv"
+
+	"github.com/cordon-project/cordon/internal/testkit/vm/channel"
+)
 
 // A step is a script for the guest's root that has to end with 0, and what its
 // output must have.
@@ -93,6 +97,10 @@ busybox-t echo at once
 refused /root/busybox-own
 exit 0
 `, want: []string{"preinst of 1", "postinst ran 1", "at once"}},
+	{name: "many packages", script: `
+apt-get install -y $(seq -f many-%g=1 ` + strconv.Itoa(many) + `) > /run/apt || { cat /run/apt; exit 1; }
+sort -u /run/many-1 | wc -l
+`, want: []string{strconv.Itoa(many)}},
 	{name: "unsigned package", script: `
 fails dpkg -i /srv/busybox-e_1_amd64.deb
 fails apt-get install -y /srv/busybox-e_1_amd64.deb
@@ -130,6 +138,7 @@ dpkg -P busybox-e busybox-f
 before=$(systemctl show -P MainPID cordon-agent)
 watch_gap
 apt-get upgrade -y || exit 1
+sort -u /run/many-2 | wc -l
 [ "$(cordon version)" = "cordon 1.1.0" ] || exit 1
 [ "$(systemctl show -P MainPID cordon-agent)" != "$before" ] || exit 1
 await restricted
@@ -138,8 +147,9 @@ no_gap
 fails sh -c "journalctl -u cordon-agent -o cat | grep 'program refused.*cordon (deleted)'"
 cat /run/t-post; busybox-t echo new
 refused /root/busybox-own
-exit 0
-`, want: []string{"postinst ran 2", "new"}},
+# What it brought runs at once in a login, too.
+ssh -o StrictHostKeyChecking=no user@localhost many-7
+`, want: []string{"postinst ran 2", "new", "\n" + strconv.Itoa(many) + "\n", "many-7 is 2"}},
 	{name: "nobody is locked out", script: `set -e
 ssh -o StrictHostKeyChecking=no user@localhost 'sudo -n id -u; sudo -n journalctl -n 1 -q --no-pager >/dev/null && hostname' > /tmp/ssh
 grep -qx 0 /tmp/ssh; grep -qx vm /tmp/ssh
