@@ -94,11 +94,13 @@ func openScripted(t *testing.T) scripted {
 		"somewhere.txt": "print 'good';\n# its digest is trusted\n",
 		"waits.txt":     "<STDIN>; do './Evil.pm'; print 'waited';\n",
 		"login.sh":      "echo 1000 > /proc/self/loginuid; exec /usr/bin/perl -e 'print q(EVIL)'\n",
+		"calls":         "#!/usr/bin/perl\nexec '/usr/bin/perl', 'new.txt';\n",
 		"forks.sh":      "/usr/bin/perl -e 'print q(good)'; :\n",
 		"forks.txt":     "if (!fork) { open(F, '<', 'other/forks.txt') and print 'EVIL'; exit } wait; print 'good';\n",
 		"writes.txt":    "open(F, '>', 'made.pl') or die; print 'good';\n",
 		"kept.sh":       "exec /usr/bin/perl reads.txt\n",
 		"reads.txt":     "open(F, '<', 'other/kept.sh') or die; print <F>;\n",
+		"linked.txt":    "open(F, '<', 'datum') or die; open(F, '<', 'data') or die; print <F>;\n",
 		"cut.txt":       "print 'good'; print ', too';\n",
 		"again.txt":     "for (1..9) { open(G, '<', $0) or die }\nopen(F, '<', 'data') or die; print <F>;\n",
 	} {
@@ -118,7 +120,7 @@ func openScripted(t *testing.T) scripted {
 	must(os.WriteFile(filepath.Join(g.dir, "real", "link"), []byte("print 'EVIL';\n"), 0o644))
 	for name, to := range map[string]string{
 		"one": "evil.txt", "two": "one", "three": "two", "four": "three", "five": "four", "link": "real", "fine": "good.txt", "often": "again.txt", "-e1": "bang", "-e2": "tool",
-		"Linked.pm": "evil1.txt", "Twice.pm": "away", "away": "evil1.txt", "Module.pm": "Good.pm", "p": perl, "sh": "/bin/busybox", "ash": "/bin/busybox", "manager/cat": "env",
+		"Linked.pm": "evil1.txt", "Twice.pm": "away", "away": "evil1.txt", "Module.pm": "Good.pm", "p": perl, "datum": "data", "sh": "/bin/busybox", "ash": "/bin/busybox", "manager/cat": "env",
 		"deep": "../" + filepath.Base(g.dir) + "/./evil.txt",
 	} {
 		must(os.Symlink(to, filepath.Join(g.dir, name)))
@@ -150,7 +152,7 @@ func openScripted(t *testing.T) scripted {
 	})
 	must(os.Chdir(g.dir))
 	for _, name := range []string{"good.txt", "Good.pm", "good.sh", "starts.sh", "through.sh", "asks.sh", "other.txt", "calls.sh", "again.txt", "waits.txt", "tool",
-		"login.sh", "forks.sh", "forks.txt", "writes.txt", "kept.sh", "reads.txt", "cut.txt"} {
+		"login.sh", "forks.sh", "forks.txt", "writes.txt", "kept.sh", "reads.txt", "cut.txt", "linked.txt"} {
 		must(g.Learn(filepath.Join(g.dir, name)))
 	}
 	must(g.Learn(filepath.Join(g.dir, "evil.txt"))) // showing does not make trusted
@@ -225,9 +227,10 @@ func testInterpreters(t *testing.T) {
 		run(true, "good", "/usr/bin/perl good.txt", "/usr/bin/perl fine", "/usr/bin/perl often", "/usr/bin/perl -I. -MGood good.txt", "/bin/busybox sh good.sh", ". ./good.sh", "/usr/bin/perl -v >/dev/null && echo good", "./bang")
 		// Whoever the file is opened by, and not what is written.
 		run(true, no, "(. ./evil.sh); :")
-		run(true, "good", "/usr/bin/perl forks.txt", "/usr/bin/perl writes.txt")
+		run(true, "good", "/usr/bin/perl forks.txt", "/usr/bin/perl writes.txt", "/usr/bin/perl linked.txt")
 		// Others than interpreters read it as they like, and so do interpreters what was another one's.
 		run(true, "good", "cat data.sh", "exec manager/cat data.sh", "/bin/busybox sh kept.sh")
+		run(true, "good", "/bin/busybox > usage && echo good")
 		run(true, no, "./sh evil", "./ash evil")
 		for _, name := range []string{"-sh", "/bin/ash"} {
 			out, err := (&exec.Cmd{Path: "/bin/busybox", Args: []string{name, "evil"}, Dir: s.dir}).CombinedOutput()
@@ -247,7 +250,7 @@ func testInterpreters(t *testing.T) {
 	t.Run("started by a trusted script", func(t *testing.T) {
 		run(true, "good", "/bin/busybox sh starts.sh", "/bin/busybox sh through.sh", "/bin/busybox sh forks.sh")
 		run(false, no, "/bin/busybox sh login.sh") // it was trusted for no login
-		run(true, no, "/bin/busybox sh asks.sh", "/bin/busybox sh calls.sh")
+		run(true, no, "/bin/busybox sh asks.sh", "/bin/busybox sh calls.sh", "./calls")
 	})
 	t.Run("words that change on the way", func(t *testing.T) {
 		// The kernel gives the interpreter the path as it was called: "-e1".
@@ -337,6 +340,14 @@ func testInterpreters(t *testing.T) {
 		// While it may be read to be run, nobody writes to it.
 		if err := os.WriteFile(path, good, 0o644); !errors.Is(err, unix.ETXTBSY) {
 			t.Errorf("writing to a program text that was run: %v", err)
+		}
+		// Nor if it has become unknown since: who was let may read it still.
+		if err := os.Chmod(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		run(true, no, "/usr/bin/perl good.txt")
+		if err := os.WriteFile(path, good, 0o644); !errors.Is(err, unix.ETXTBSY) {
+			t.Errorf("writing to a program text that was run, and refused since: %v", err)
 		}
 		// What is refused can be mended.
 		if err := os.WriteFile(filepath.Join(s.dir, "evil.txt"), []byte("print 'EVIL', 1;\n"), 0o644); err != nil {
