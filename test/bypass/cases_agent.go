@@ -33,6 +33,12 @@ func attack(name string, f func(w *World) error) Case {
 	}}
 }
 
+// timed says that an attack works only where it takes long enough.
+func timed(c Case) Case {
+	c.Race = true
+	return c
+}
+
 // counted is an attack that may count as a refusal itself.
 func counted(c Case) Case {
 	c.Refusals = anyNumber
@@ -356,13 +362,13 @@ var agentCases = []Case{
 		}
 		return errors.Join(err, unix.PtraceDetach(pid))
 	}),
-	attack("limit of processor time", func(w *World) error {
+	timed(attack("limit of processor time", func(w *World) error {
 		pid := w.victim.pid()
 		var before unix.Rlimit
 		err := unix.Prlimit(pid, unix.RLIMIT_CPU, &unix.Rlimit{Cur: 1, Max: 1}, &before)
 		w.later(func() { _ = unix.Prlimit(pid, unix.RLIMIT_CPU, &before, nil) }) // what comes next needs it alive
 		return err
-	}),
+	})),
 	counted(attack("its memory opened for writing", func(w *World) error {
 		pid, err := w.process()
 		if err != nil {

@@ -116,7 +116,7 @@ var kernelCases = []Case{
 		_, err := w.evil("evil")
 		return errors.Join(err, w.mount(w.Dir, "/run/bind", "", unix.MS_BIND, ""), w.run("/run/bind/evil"))
 	}},
-	{ID: "B16", Name: "on a mount without exec that was remounted with it", Attempt: func(w *World) error {
+	{ID: "B16", Name: "on a mount without exec that was remounted with it", Race: true, Attempt: func(w *World) error {
 		at := w.path("new")
 		if err := w.mount("t", at, "tmpfs", unix.MS_NOEXEC, ""); err != nil {
 			return err
