@@ -43,6 +43,7 @@ static int execute(const char *path)
 
 static void once(const char *mode, const char *path, long i)
 {
+	static int held = -1;
 	char buffer[4096];
 	int fd, code;
 	void *m;
@@ -56,6 +57,13 @@ static void once(const char *mode, const char *path, long i)
 		once("exec", buffer, 0);
 	} else if (!strcmp(mode, "read")) {
 		if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0 || read(fd, buffer, sizeof(buffer)) < 0 || close(fd))
+			fail(path);
+	} else if (!strcmp(mode, "only")) { /* the file is open */
+		if ((held < 0 && (held = open(path, O_RDONLY | O_CLOEXEC)) < 0) || pread(held, buffer, sizeof(buffer), 0) < 0)
+			fail(path);
+	} else if (!strcmp(mode, "share")) {
+		if ((fd = open(path, O_RDWR | O_CLOEXEC)) < 0 || (m = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED ||
+		    munmap(m, 4096) || close(fd))
 			fail(path);
 	} else if (!strcmp(mode, "write")) {
 		if ((fd = open(path, O_WRONLY | O_CLOEXEC)) < 0 || write(fd, "x", 1) != 1 || close(fd))
