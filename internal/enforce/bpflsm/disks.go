@@ -129,6 +129,7 @@ var onSeveral = []string{"btrfs", "zfs"}
 // lies on a file or a program, there is nothing. What zfs lies on is not known.
 func beneath(sys, mountinfo string) (map[uint32]uint32, error) {
 	found := make(map[uint32]uint32)
+	named := make(map[string]map[uint32]bool) // the numbers of what is mounted from a device of a btrfs
 	var relied []uint32
 	add := func(dirs ...string) (sound bool, err error) {
 		sound = len(dirs) > 0
@@ -159,6 +160,10 @@ func beneath(sys, mountinfo string) (map[uint32]uint32, error) {
 		if len(f) < 3 || len(g) < 2 {
 			continue
 		}
+		dev, bad := numberOf(f[2])
+		if bad != nil {
+			return nil, bad
+		}
 		var sound bool
 		dir, err := filepath.EvalSymlinks(filepath.Join(sys, "dev/block", f[2]))
 		switch {
@@ -167,7 +172,12 @@ func beneath(sys, mountinfo string) (map[uint32]uint32, error) {
 		case err == nil:
 		case !errors.Is(err, fs.ErrNotExist):
 		case g[0] == "btrfs":
-			sound, err = add(membersOf(btrfs, g[1])...)
+			id, members := membersOf(btrfs, g[1])
+			if named[id] == nil {
+				named[id] = make(map[uint32]bool)
+			}
+			named[id][dev] = true
+			sound, err = add(members...)
 		default:
 			sound, err = g[0] == "zfs", nil
 		}
@@ -175,31 +185,35 @@ func beneath(sys, mountinfo string) (map[uint32]uint32, error) {
 			return nil, err
 		}
 		if sound {
-			dev, err := numberOf(f[2])
-			if err != nil {
-				return nil, err
-			}
 			relied = append(relied, dev)
 		}
 	}
 	for _, dev := range relied {
 		found[dev] = diskRelied
 	}
+	for id, devs := range named { // the name of a device can be had for another one, and nobody knows which is which
+		for dev := range devs {
+			if id != "" && len(devs) > 1 {
+				delete(found, dev)
+			}
+		}
+	}
 	return found, nil
 }
 
 // membersOf returns those of the devices of btrfs file systems, in sysfs, that make
-// up the one that is mounted from source; all, if none is known by that name.
-func membersOf(btrfs []string, source string) []string {
+// up the one that is mounted from source, and its name there; all and "", if none is
+// known by that name.
+func membersOf(btrfs []string, source string) (id string, members []string) {
 	if real, err := filepath.EvalSymlinks(source); err == nil {
 		source = real
 	}
 	for _, device := range btrfs {
 		if filepath.Base(device) == filepath.Base(source) {
-			return slices.DeleteFunc(slices.Clone(btrfs), func(d string) bool { return filepath.Dir(d) != filepath.Dir(device) })
+			return filepath.Dir(device), slices.DeleteFunc(slices.Clone(btrfs), func(d string) bool { return filepath.Dir(d) != filepath.Dir(device) })
 		}
 	}
-	return btrfs
+	return "", btrfs
 }
 
 // madeOf returns the device at dir in sysfs and all that it is made of, or a part

@@ -436,6 +436,13 @@ func TestBeneath(t *testing.T) {
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
+	const twice = "24 22 0:35 / /data rw - btrfs /dev/sdc rw\n25 22 0:35 /s /s rw - btrfs /dev/sdc rw\n"
+	if got, err := beneath(sys, twice); err != nil || got[35] != diskRelied {
+		t.Errorf("mounted twice: got %v, %v", got, err)
+	}
+	if got, err := beneath(sys, twice+"26 22 0:40 / /f rw - btrfs /tmp/x/sdc rw\n"); err != nil || got[35] != 0 || got[40] != 0 {
+		t.Errorf("another one says that it is on the same device: got %v, %v", got, err)
+	}
 	const unnamed = "24 22 0:35 / / rw - btrfs /dev/mapper/x rw\n"
 	if got, err := beneath(sys, unnamed); err != nil || got[35] != 0 {
 		t.Errorf("one of two, one of which is on a file: got %v, %v", got, err)
