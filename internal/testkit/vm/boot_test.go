@@ -197,14 +197,21 @@ func TestHelper(t *testing.T) {
 	t.Run("skip", func(t *testing.T) {
 		vm.RunTest(t, vm.Config{Kernel: "6.1"}, func(t *testing.T) { t.Skip("the lack") })
 	})
+	t.Run("hang", func(t *testing.T) {
+		vm.RunTest(t, vm.Config{Kernel: "6.1"}, func(t *testing.T) {
+			t.Log("the last words")
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP) // so that it does not even end itself
+		})
+	})
 }
 
 // A test ends as it ended in its guest, and its output is there.
 func TestOutcome(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestHelper$", "-test.v")
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestHelper$", "-test.v", "-test.timeout=3m")
 	cmd.Env = append(os.Environ(), helperVar+"=1")
 	out, err := cmd.CombinedOutput()
-	for _, want := range []string{"\n    --- FAIL: TestHelper/fail", "\n    --- SKIP: TestHelper/skip", "the reason", "the lack", "failed in the guest with exit status 1"} {
+	for _, want := range []string{"\n    --- FAIL: TestHelper/fail", "\n    --- SKIP: TestHelper/skip", "the reason", "the lack", "failed in the guest with exit status 1",
+		"\n    --- FAIL: TestHelper/hang", "the last words", "did not end in its guest within"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("%q is not in the output", want)
 		}

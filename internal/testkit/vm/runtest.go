@@ -20,6 +20,10 @@ import (
 // insideVar tells a test program that it runs in a guest, and on which kernel.
 const insideVar = "CORDON_VM_KERNEL"
 
+// testLimit bounds a test in a guest, which may hang where nothing of the test
+// program can end it (in the kernel): the others have their time still.
+const testLimit = 8 * time.Minute
+
 // testDir is where a test program lies in a guest, with the package's testdata.
 const testDir = "/test"
 
@@ -49,13 +53,12 @@ func RunTest(t *testing.T, cfg Config, body func(t *testing.T)) {
 		return
 	}
 	Require(t)
-	ctx := t.Context()
-	deadline, ok := t.Deadline()
-	if !ok {
-		deadline = time.Now().Add(10 * time.Minute)
+	limit := testLimit
+	if deadline, ok := t.Deadline(); ok {
+		// Before the testing package panics, to say what the guest said.
+		limit = min(limit, time.Until(deadline)*19/20)
 	}
-	// Before the testing package panics, to say what the guest said.
-	ctx, cancel := context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/20))
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	cfg, err := withTestProgram(ctx, t.TempDir(), cfg)
 	if err != nil {
@@ -68,6 +71,8 @@ func RunTest(t *testing.T, cfg Config, body func(t *testing.T)) {
 	}
 	t.Logf("in a guest with kernel %s:\n%s", cfg.Kernel, out)
 	switch {
+	case ctx.Err() != nil:
+		t.Fatalf("the test did not end in its guest within %s: %v", limit.Round(time.Second), err)
 	case err != nil:
 		t.Fatal(err)
 	case code != 0:
@@ -98,8 +103,8 @@ func runTest(ctx context.Context, t *testing.T, cfg Config) (string, int, error)
 		}
 	}()
 	args := []string{testDir + "/program", "-test.v", "-test.run=" + pattern(t.Name()), fmt.Sprintf("-test.short=%v", testing.Short())}
-	if until, ok := ctx.Deadline(); ok {
-		args = append(args, "-test.timeout="+time.Until(until).Round(time.Second).String())
+	if until, ok := ctx.Deadline(); ok { // a little earlier, to tell what waits for what
+		args = append(args, "-test.timeout="+(time.Until(until)*19/20).Round(time.Second).String())
 	}
 	var out locked.Buffer
 	code, err := m.Run(ctx, Cmd{Program: channel.Program{Args: args, Dir: testDir, Env: []string{insideVar + "=" + cfg.Kernel}}, Stdout: &out, Stderr: &out})
