@@ -205,34 +205,53 @@ func reachChild(t *testing.T, a *testAgent) {
 	t.Helper()
 	at := t.TempDir()
 	silent, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0) // nobody answers: who opens a file there waits
-	if err == nil {
-		err = unix.Mount("test", at, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", silent.Fd()))
-	}
 	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = silent.Close() // already, if nothing failed; else who removes the directory would wait, too
+		allowed(t, "let go of it", unix.Unmount(at, unix.MNT_DETACH))
+	})
+	if err := unix.Mount("test", at, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", silent.Fd())); err != nil {
 		t.Fatal(err)
 	}
 	a.tell(t, "run "+at+"/program")
 	child := 0
 	for child == 0 {
 		runtime.Gosched()
-		lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", a.cmd.Process.Pid))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, list := range lists {
-			text, _ := os.ReadFile(list) // the thread may have ended
-			if f := strings.Fields(string(text)); len(f) > 0 {
-				if child, err = strconv.Atoi(f[0]); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
+		child = waitingChild(t, a.cmd.Process.Pid)
 	}
 	mustFail(t, "take a descriptor of what it has forked", stealFrom(t, child), unix.EPERM)
-	allowed(t, "let go of it", errors.Join(silent.Close(), unix.Unmount(at, unix.MNT_DETACH)))
+	allowed(t, "end its waiting", silent.Close())
 	if err := a.ready(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// waitingChild returns a process that another one has forked and that waits for
+// something, 0 if there is none. Go's own runtime forks, too, to see what the kernel
+// can do; that process ends at once.
+func waitingChild(t *testing.T, parent int) int {
+	t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // the thread may have ended
+		for _, child := range strings.Fields(string(text)) {
+			stat, _ := os.ReadFile("/proc/" + child + "/stat") // or the child
+			_, state, _ := strings.Cut(string(stat), ") ")
+			if strings.HasPrefix(state, "S") || strings.HasPrefix(state, "D") {
+				pid, err := strconv.Atoi(child)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return pid
+			}
+		}
+	}
+	return 0
 }
 
 // startTraced starts an agent under a debugger, which would be the agent then.
