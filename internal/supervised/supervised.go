@@ -4,6 +4,7 @@ package supervised
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -19,12 +20,16 @@ func Ready(log *slog.Logger) {
 
 // KeepAlive gives the service manager signs of life until ctx ends, if it wants
 // them (sd_watchdog_enabled(3)), each after healthy has returned: a process that
-// hangs there is restarted. The error says that nobody can tell what it wants.
+// hangs there is restarted. Until it is [Ready] each also asks for more time to
+// start, as long as a sign of life counts: who is ended while it works begins
+// anew, and would never be ready on a machine that is slow enough. The error says
+// that nobody can tell what the manager wants.
 func KeepAlive(ctx context.Context, healthy func()) error {
 	within, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || within == 0 {
 		return err
 	}
+	alive := fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyWatchdog, within.Microseconds())
 	tick := time.NewTicker(within / 3)
 	defer tick.Stop()
 	for {
@@ -34,7 +39,7 @@ func KeepAlive(ctx context.Context, healthy func()) error {
 		case <-tick.C:
 			healthy()
 			// If it does not arrive, the next one may.
-			_, _ = daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+			_, _ = daemon.SdNotify(false, alive)
 		}
 	}
 }

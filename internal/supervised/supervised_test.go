@@ -50,7 +50,7 @@ func TestSupervised(t *testing.T) {
 			t.Errorf("before it is known to be healthy it says %q", got)
 		}
 		answer <- true
-		if got := hear(); got != "WATCHDOG=1" {
+		if got := hear(); got != "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=3000" {
 			t.Errorf("when healthy it says %q", got)
 		}
 		Ready(slog.New(slog.DiscardHandler))

@@ -25,7 +25,8 @@ const units = "packaging"
 
 // enrollScript runs once, in the guest: the token is known only to its server.
 const enrollScript = `set -e
-systemctl enable -q --now cordon-server.service
+trap 'c=$?; [ $c = 0 ] || journalctl -n 60 -u cordon-server -u cordon-agent --no-pager; exit $c' EXIT
+systemctl enable --now cordon-server.service
 for i in $(seq 240); do [ -s ` + CordonProfile + ` ] && break; sleep 0.25; done
 umask 077
 {
@@ -33,12 +34,11 @@ umask 077
 	echo CORDON_CA_FILE=/var/lib/cordon/ca.crt
 	sed -n 's/.*"enrollmentToken": "\(.*\)".*/CORDON_ENROLLMENT_TOKEN=\1/p' ` + CordonProfile + `
 } > /etc/cordon/agent.env
-systemctl enable -q --now cordon-agent.service
-for i in $(seq 120); do
+systemctl enable --now cordon-agent.service
+for i in $(seq 480); do
 	CORDON_PROFILE=` + CordonProfile + ` cordon machines list 2>/dev/null | grep -qw vm && exit 0
 	sleep 0.25
 done
-journalctl -n 30 -u cordon-server -u cordon-agent --no-pager >&2
 exit 1
 `
 
