@@ -106,7 +106,7 @@ func Open(cfg Config) (*Enforcer, error) {
 }
 
 func (e *Enforcer) open() (err error) {
-	s, without, err := spec()
+	s, without, err := spec(&e.cfg)
 	if err != nil {
 		return err
 	}

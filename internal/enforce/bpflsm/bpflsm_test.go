@@ -55,6 +55,12 @@ const trustedScript = "#!/bin/sh\nexit 0\n"
 
 func openGuest(t *testing.T) *guest {
 	t.Helper()
+	return openGuestWith(t, Config{})
+}
+
+func openGuestWith(t *testing.T, cfg Config) *guest {
+	t.Helper()
+	cfg.Log = slog.New(slog.DiscardHandler)
 	g := &guest{dir: t.TempDir()}
 	canary, err := enforce.NewCanary()
 	if err == nil {
@@ -65,7 +71,7 @@ func openGuest(t *testing.T) *guest {
 	}
 	g.program = read(t, filepath.Join(g.dir, "program"))
 	g.set = cordon.NewTrustSet([]cordon.TrustEntry{canary.Entry(), entry(read(t, "/bin/busybox")), entry(read(t, "/proc/self/exe")), entry([]byte(trustedScript))}, nil)
-	if g.Enforcer, err = Open(Config{Log: slog.New(slog.DiscardHandler)}); err != nil {
+	if g.Enforcer, err = Open(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -545,59 +551,6 @@ func testCheck(t *testing.T, g *guest, evil string) {
 		t.Errorf("trusted: %v", err)
 	}
 	g.refused(t, "untrusted", func() error { return check(evil) })
-}
-
-func testAnonymous(t *testing.T, g *guest) {
-	if m, err := unix.Mmap(-1, 0, 4096, rx|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON); err != nil {
-		t.Errorf("code without a file is allowed by default: %v", err)
-	} else {
-		_ = unix.Munmap(m)
-	}
-	g.cfg.DenyAnonymous = true
-	g.apply(t, cordon.ModeEnforce)
-	defer func() {
-		g.cfg.DenyAnonymous = false
-		g.apply(t, cordon.ModeEnforce)
-	}()
-	g.refused(t, "made as code", func() error {
-		_, err := unix.Mmap(-1, 0, 4096, rx|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-		return err
-	})
-	g.refused(t, "made code later", func() error {
-		m, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = unix.Munmap(m) }()
-		return unix.Mprotect(m, rx)
-	})
-	g.refused(t, "a trusted file, to be written over in memory", func() error {
-		_, err := mapFile(t, open(t, filepath.Join(g.dir, "program"), os.O_RDONLY), rx|unix.PROT_WRITE, unix.MAP_PRIVATE)
-		return err
-	})
-	allowed(t, "programs", run(g.write(t, "plain", g.program)))
-
-	// Only of one class of trust.
-	g.cfg.DenyAnonymous, g.cfg.DenyAnonymousOf = false, []string{"rule", "policy"}
-	defer func() { g.cfg.DenyAnonymousOf = nil }()
-	self := read(t, "/proc/self/exe")
-	jit := append(append([]byte{}, self...), "by a rule"...)
-	e := entry(jit)
-	e.Origin = "rule:x:1"
-	if err := g.Apply(cordon.ModeEnforce, g.set.With(e)); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(g.write(t, "by-rule", jit))
-	cmd.Env = append(os.Environ(), jitVar+"=1")
-	g.refused(t, "by a program that a rule trusts", func() error {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%w: %s: %w", err, out, unix.EPERM)
-		}
-		return nil
-	})
-	cmd = exec.Command(g.write(t, "by-package", self))
-	cmd.Env = append(os.Environ(), jitVar+"=1")
-	allowed(t, "by one of another class", cmd.Run())
 }
 
 func testNewSets(t *testing.T, g *guest, good, evil string) {

@@ -85,8 +85,7 @@ func testEnd(t *testing.T) {
 
 // testOrder: the programs that may sleep are called last.
 func testOrder(t *testing.T) {
-	g := openGuest(t)
-	g.cfg.DenyAnonymous = true
+	g := openGuestWith(t, Config{DenyAnonymous: true})
 	g.apply(t, cordon.ModeEnforce)
 	f := open(t, g.write(t, "good", g.program), os.O_RDONLY)
 	before := g.Stats()

@@ -38,8 +38,19 @@ var optional = map[string]string{
 	"backing":     "A program below an overlay that runs through it is kept from being changed by a list of limited length (the hook mmap_backing_file is missing).",
 }
 
-// spec returns what can be loaded here, and the names of what cannot.
-func spec() (*ebpf.CollectionSpec, []string, error) {
+// anonymous are the programs that judge code without a file and nothing else. Two
+// of them are called at each mapping, which would cost every start of a program.
+var anonymous = []string{"conjured", "filled", "placed"}
+
+// deniesAnonymous says whether code without a file is refused to anybody. It stays
+// as it is while this enforcer is there: with another answer, it takes another one.
+func (c *Config) deniesAnonymous() bool {
+	return c.Scope.Mount == "" && (c.DenyAnonymous || len(c.DenyAnonymousOf) > 0)
+}
+
+// spec returns what can be loaded here, and the names of what cannot. What cfg has
+// no use for is in neither.
+func spec(cfg *Config) (*ebpf.CollectionSpec, []string, error) {
 	s, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(object))
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the compiled programs: %w", err)
@@ -47,6 +58,11 @@ func spec() (*ebpf.CollectionSpec, []string, error) {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the kernel's type information (CONFIG_DEBUG_INFO_BTF): %w", err)
+	}
+	if !cfg.deniesAnonymous() {
+		for _, name := range anonymous {
+			delete(s.Programs, name)
+		}
 	}
 	var without []string
 	for name, p := range s.Programs {

@@ -29,7 +29,8 @@ import (
 
 const (
 	agentVar = "CORDON_BPF_AGENT" // home, set: what of the file "set" is trusted
-	jitVar   = "CORDON_BPF_JIT"   // has it make code without a file
+	denyVar  = "CORDON_BPF_DENY"  // has an agent refuse code without a file
+	jitVar   = "CORDON_BPF_JIT"   // has it make code without a file: how
 	homeDir  = "/run/agent"
 	trustDir = "/run/trusted"
 	pinDir   = "/sys/fs/bpf/cordon"
@@ -44,8 +45,8 @@ func TestMain(m *testing.M) {
 		fmt.Println(fuseMain(at)) // ends only so
 		os.Exit(1)
 	}
-	if os.Getenv(jitVar) != "" {
-		if _, err := unix.Mmap(-1, 0, 4096, rx|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON); err != nil {
+	if how := os.Getenv(jitVar); how != "" {
+		if err := jitMain(how); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -104,7 +105,7 @@ func agentMain(home string) error {
 		return err
 	}
 	fmt.Println("left", left)
-	e, err := Open(Config{Log: slog.Default(), Pins: pinDir, Home: home})
+	e, err := Open(Config{Log: slog.Default(), Pins: pinDir, Home: home, DenyAnonymous: os.Getenv(denyVar) != ""})
 	if err != nil {
 		return err
 	}
@@ -161,10 +162,10 @@ type testAgent struct {
 	maps []ebpf.MapID
 }
 
-func startAgent(t *testing.T, program, home string) (*testAgent, error) {
+func startAgent(t *testing.T, program, home string, env ...string) (*testAgent, error) {
 	t.Helper()
 	a := &testAgent{cmd: exec.Command(program)}
-	a.cmd.Env = append(os.Environ(), agentVar+"="+home)
+	a.cmd.Env = append(append(os.Environ(), agentVar+"="+home), env...)
 	a.cmd.Stderr = os.Stderr
 	cgroup := open(t, cgroupDir, os.O_RDONLY)
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
@@ -297,8 +298,8 @@ func TestStaysInForce(t *testing.T) {
 		if dirs, err := os.ReadDir(pinDir); err != nil || len(dirs) != 1 {
 			t.Errorf("after the handover there are %d sets of pins, %v", len(dirs), err)
 		}
-		if n := loaded(t, "conjured"); n != 2 {
-			t.Errorf("after the handover the program conjured is loaded %d times: who is in it must be able to leave", n)
+		if n := loaded(t, "map"); n != 2 {
+			t.Errorf("after the handover the program map is loaded %d times: who is in it must be able to leave", n)
 		}
 		for set := a.maps[len(a.maps)-1]; ; runtime.Gosched() { // it goes some time after the last who could look into it has left
 			if next, err := ebpf.MapGetNextID(set - 1); next != set {

@@ -387,6 +387,7 @@ int exec(u64 *ctx)
 SEC("lsm.s/bprm_committed_creds")
 int began(u64 *ctx)
 {
+	became(bpf_get_current_task_btf());
 	begun((void *)ctx[0]);
 	return 0;
 }
@@ -407,29 +408,6 @@ int check(u64 *ctx)
 	return DECIDED(judge(b->file, CHECK, &flags));
 }
 
-/* no_anonymous: the current program may not make code without a file. */
-INLINE bool no_anonymous(u64 w)
-{
-	return MODE(w) != OFF && !setting(SCOPE) && (w & ANON_DENY || running() & NO_ANONYMOUS);
-}
-
-/* Libraries, the loader, and programs themselves; prot is what will be, not what was asked for. */
-SEC("lsm.s/mmap_file")
-int map(u64 *ctx)
-{
-	struct file *f = (void *)ctx[0];
-	u64 prot = ctx[2];
-	u32 flags = 0;
-	if (!(prot & PROT_EXEC) || !f)
-		return 0;
-	u64 reader = setting(READER);
-	if (reader && (u32)reader == (u32)bpf_get_current_pid_tgid()) {
-		learn(f, reader >> 32);
-		return -EPERM; /* it was not meant to be mapped */
-	}
-	return DECIDED(judge(f, MAP, &flags));
-}
-
 /*
  * lend notes that a file is mapped by who may write to it. From then on its memory
  * may be lent: a read from elsewhere that is under way fills it (O_DIRECT), also
@@ -447,14 +425,43 @@ INLINE int lend(struct inode *i, u64 w)
 	return fact || MODE(w) != ENFORCE || !in_scope(i) ? 0 : -ENOMEM;
 }
 
-/* Memory without a file, or not as the file has it, or lent. Not sleepable, as those may not ask what the current program is. */
+/*
+ * Libraries, the loader, and programs themselves; prot is what will be, not what was
+ * asked for. And what may be lent. One program for both, as each costs every mapping.
+ */
+SEC("lsm.s/mmap_file")
+int map(u64 *ctx)
+{
+	struct file *f = (void *)ctx[0];
+	u64 prot = ctx[2];
+	u32 flags = 0;
+	if (!f)
+		return 0;
+	if (ctx[3] & MAP_SHARED && f->f_mode & FMODE_WRITE && lend(f->f_inode, setting(WORD)))
+		return -ENOMEM;
+	if (!(prot & PROT_EXEC))
+		return 0;
+	u64 reader = setting(READER);
+	if (reader && (u32)reader == (u32)bpf_get_current_pid_tgid()) {
+		learn(f, reader >> 32);
+		return -EPERM; /* it was not meant to be mapped */
+	}
+	return DECIDED(judge(f, MAP, &flags));
+}
+
+/* ---- code without a file: load.go loads the next three only where that is refused to anybody ---- */
+
+/* no_anonymous: the current program may not make code without a file. */
+INLINE bool no_anonymous(u64 w)
+{
+	return MODE(w) != OFF && !setting(SCOPE) && (w & ANON_DENY || running() & NO_ANONYMOUS);
+}
+
+/* Memory without a file, or not as the file has it. Not sleepable, as those may not ask what the current program is. */
 SEC("lsm/mmap_file")
 int conjured(u64 *ctx)
 {
 	u64 prot = ctx[2], flags = ctx[3], w = setting(WORD);
-	struct file *f = (void *)ctx[0];
-	if (f && flags & MAP_SHARED && f->f_mode & FMODE_WRITE && lend(f->f_inode, w))
-		return -ENOMEM;
 	if (!(prot & PROT_EXEC) || !(!ctx[0] || flags & MAP_ANONYMOUS || (prot & PROT_WRITE && flags & MAP_PRIVATE)))
 		return 0;
 	return DECIDED(no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0);
@@ -480,6 +487,8 @@ int placed(u64 *ctx)
 	u64 w = setting(WORD);
 	return DECIDED(no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0);
 }
+
+/* ---- and what becomes code, from wherever ---- */
 
 /* Not sleepable: only what is known already may become executable. */
 SEC("lsm/file_mprotect")

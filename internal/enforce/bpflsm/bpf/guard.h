@@ -117,17 +117,14 @@ INLINE bool stops_agent(struct inode *i, struct dentry *d, struct dentry *parent
 
 /* ---- what the guard watches ---- */
 
-/* Nothing of the agent's past is in a process that executed something else. */
-SEC("lsm/bprm_committed_creds")
-int became(u64 *ctx)
+/* became: nothing of the agent's past is in a process that executed something else. */
+INLINE void became(struct task_struct *t)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
 	struct kin *k = kin_of(t);
 	if (!k)
-		return 0;
+		return;
 	k->is = k->becomes && !t->ptrace; /* whoever traces it would be the agent */
 	k->becomes = 0;
-	return 0;
 }
 
 SEC("lsm/task_kill")

@@ -672,7 +672,8 @@ INLINE int starts(struct linux_binprm *b, u32 flags)
 	if (!watching(w))
 		return 0;
 	u32 role = ROLE(flags);
-	struct run *r = bpf_task_storage_get(&runs, bpf_get_current_task_btf(), NULL, role ? BPF_STORAGE_CREATE : 0);
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct run *r = role ? bpf_task_storage_get(&runs, t, NULL, BPF_STORAGE_CREATE) : run_of(t);
 	if (!r)
 		return 0;
 	bool script = READ(b, interp) != READ(b, filename); /* this is the interpreter of one, which was judged */
@@ -752,11 +753,11 @@ INLINE bool surrounded(struct run *r, struct linux_binprm *b)
 /* begun looks at the words that nobody can change any more. */
 INLINE void begun(struct linux_binprm *b)
 {
-	u64 w = setting(WORD);
 	void *task = bpf_get_current_task_btf();
 	struct run *r = run_of(task);
 	if (!r)
 		return;
+	u64 w = setting(WORD);
 	u32 role = r->becomes;
 	/* What root's package manager starts is trusted to tell interpreters what to do. */
 	bool manager = r->manager && !(u32)bpf_get_current_uid_gid();
