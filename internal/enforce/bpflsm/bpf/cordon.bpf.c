@@ -214,19 +214,19 @@ INLINE u32 stable(struct inode *i)
 	return 0;
 }
 
-/* counts says whether a verdict still does, under the policy in force and for the content that the file has. */
-INLINE bool counts(struct past *p, struct inode *i, u64 opens, u64 w, struct below *b)
+/* counts says whether a verdict still does, under the policy in force and for the content that the file has. What an overlay shows has to be the same, too. */
+INLINE bool counts(struct past *p, struct inode *i, u64 opens, u64 w)
 {
 	u64 sec;
 	u32 nsec;
 	ctime(i, &sec, &nsec);
-	return p->policy == POLICY(w) && p->at == opens && p->size == i->i_size && p->sec == sec && p->nsec == nsec &&
-	       same(&p->below, b);
+	return p->policy == POLICY(w) && p->at == opens && p->size == i->i_size && p->sec == sec && p->nsec == nsec;
 }
 
-INLINE bool remembered(struct inode *i, struct fact *f, u64 w, struct below *b)
+/* remembered says whether the content of a file that is on no overlay is trusted. */
+INLINE bool remembered(struct inode *i, struct fact *f, u64 w)
 {
-	return counts(&f->trusted, i, *(volatile u64 *)&f->opens, w, b);
+	return counts(&f->trusted, i, *(volatile u64 *)&f->opens, w);
 }
 
 /* remember writes a verdict down; was says how the file was. */
@@ -260,13 +260,10 @@ INLINE int find(u64 w, struct key *k, u32 *flags)
  */
 INLINE int judge(struct file *f, u32 hook, u32 *flags)
 {
-	struct verdict v = {.word = setting(WORD)};
+	u64 opens, w = setting(WORD);
 	struct inode *i = f->f_inode;
-	struct past was = {};
-	struct below *b = &was.below, after = {};
 	struct belowfact *under = NULL, *own = NULL;
 	struct stranger *stranger;
-	u64 opens;
 	u32 reason;
 
 	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, BPF_STORAGE_CREATE);
@@ -279,13 +276,22 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 		else if (own)
 			__sync_fetch_and_or(&own->code, 1);
 	}
-	if (MODE(v.word) == OFF || !in_scope(i))
+	if (MODE(w) == OFF || !in_scope(i))
 		return 0;
 	count(JUDGED);
+	bool overlay = i->i_sb->s_magic == OVERLAY;
+	/* Nearly always. What else stable asks stays as it was when the verdict was remembered: memory that was sealed stays so. */
+	if (fact && !overlay && i->i_writecount.counter <= 0 && remembered(i, fact, w)) {
+		*flags = fact->trusted.flags;
+		return 0;
+	}
+	struct verdict v = {.word = w};
+	struct past was = {};
+	struct below *b = &was.below, after = {};
 	reason = stable(i);
 	if (reason)
 		return refuse(&v, hook, reason, f);
-	if (i->i_sb->s_magic == OVERLAY) {
+	if (overlay) {
 		if (!look(i, b, &under))
 			return refuse(&v, hook, FILESYSTEM, f);
 		if (hook == MAP) {
@@ -296,12 +302,12 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	}
 	if (fact) {
 		opens = *(volatile u64 *)&fact->opens;
-		if (counts(&fact->trusted, i, opens, v.word, b)) {
+		if (counts(&fact->trusted, i, opens, w) && same(&fact->trusted.below, b)) {
 			*flags = fact->trusted.flags;
 			return 0;
 		}
 		stranger = bpf_inode_storage_get(&strangers, i, NULL, 0);
-		if (stranger && counts(&stranger->refused, i, opens, v.word, b)) {
+		if (stranger && counts(&stranger->refused, i, opens, w) && same(&stranger->refused.below, b)) {
 			__builtin_memcpy(v.digest, stranger->digest, 32);
 			v.hashed = 1;
 			return refuse(&v, hook, NOT_TRUSTED, f);
@@ -318,8 +324,8 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	was.at = opens, was.size = i->i_size;
 	struct key k = {.word = {was.size}};
 	int found = 1;
-	if (!(v.word & ANY_SIZE))
-		found = find(v.word, &k, flags);
+	if (!(w & ANY_SIZE))
+		found = find(w, &k, flags);
 	if (found > 0) {
 		count(HASHED);
 		long algo = bpf_ima_file_hash(f, &k, sizeof(k));
@@ -327,11 +333,11 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 			return refuse(&v, hook, UNREADABLE, f);
 		__builtin_memcpy(v.digest, &k, 32);
 		v.hashed = 1;
-		found = find(v.word, &k, flags);
+		found = find(w, &k, flags);
 	}
 	/* The policy may have changed meanwhile; what is in force now is what counts. */
 	u64 now = setting(WORD);
-	if (now != v.word) {
+	if (now != w) {
 		v.word = now;
 		if (MODE(now) == OFF)
 			return 0;
@@ -343,7 +349,7 @@ INLINE int judge(struct file *f, u32 hook, u32 *flags)
 	if (found < 0)
 		return refuse(&v, hook, NO_POLICY, f);
 	reason = stable(i);
-	if (!reason && i->i_sb->s_magic == OVERLAY && !(look(i, &after, &under) && same(b, &after)))
+	if (!reason && overlay && !(look(i, &after, &under) && same(b, &after)))
 		reason = WRITTEN;
 	if (!reason && opens != (fact ? *(volatile u64 *)&fact->opens : own ? *(volatile u32 *)&own->opens : 0))
 		reason = WRITTEN;
@@ -380,15 +386,16 @@ int exec(u64 *ctx)
 	struct kin *k = flags & AGENT ? bpf_task_storage_get(&kin, t, NULL, BPF_STORAGE_CREATE) : kin_of(t);
 	if (k)
 		k->becomes = !verdict && flags & AGENT;
-	return DECIDED(verdict ? verdict : starts(b, flags));
+	return DECIDED(verdict ? verdict : starts(b, t, flags));
 }
 
 /* The new program has its words, but has not run. */
 SEC("lsm.s/bprm_committed_creds")
 int began(u64 *ctx)
 {
-	became(bpf_get_current_task_btf());
-	begun((void *)ctx[0]);
+	struct task_struct *t = bpf_get_current_task_btf();
+	became(t);
+	begun((void *)ctx[0], t);
 	return 0;
 }
 
@@ -461,9 +468,10 @@ INLINE bool no_anonymous(u64 w)
 SEC("lsm/mmap_file")
 int conjured(u64 *ctx)
 {
-	u64 prot = ctx[2], flags = ctx[3], w = setting(WORD);
+	u64 prot = ctx[2], flags = ctx[3];
 	if (!(prot & PROT_EXEC) || !(!ctx[0] || flags & MAP_ANONYMOUS || (prot & PROT_WRITE && flags & MAP_PRIVATE)))
 		return 0;
+	u64 w = setting(WORD);
 	return DECIDED(no_anonymous(w) ? nameless(w, MAP, ANONYMOUS, NULL) : 0);
 }
 
@@ -495,8 +503,11 @@ SEC("lsm/file_mprotect")
 int protect(u64 *ctx)
 {
 	struct vm_area_struct *vma = (void *)ctx[0];
-	u64 prot = ctx[2], w = setting(WORD);
-	if (!(prot & PROT_EXEC) || MODE(w) == OFF)
+	u64 prot = ctx[2];
+	if (!(prot & PROT_EXEC))
+		return 0;
+	u64 w = setting(WORD);
+	if (MODE(w) == OFF)
 		return 0;
 	if (vma->vm_flags & VM_EXEC) { /* it is code, and stays what it was unless it can be written to from now on */
 		if (prot & PROT_WRITE && !(vma->vm_flags & VM_WRITE) && no_anonymous(w))
@@ -519,12 +530,11 @@ int protect(u64 *ctx)
 	u32 reason = stable(i);
 	if (reason)
 		return nameless(w, PROTECT, reason, d);
-	struct below none = {};
 	struct fact *fact = bpf_inode_storage_get(&facts, i, NULL, 0);
 	if (!fact || i->i_sb->s_magic == OVERLAY)
 		return nameless(w, PROTECT, UNSEEN, d);
 	__sync_fetch_and_or(&fact->code, 1);
-	if (i->i_writecount.counter > 0 || !remembered(i, fact, w, &none))
+	if (i->i_writecount.counter > 0 || !remembered(i, fact, w))
 		return nameless(w, PROTECT, UNSEEN, d);
 	return 0;
 }
@@ -610,7 +620,7 @@ int opened(u64 *ctx)
 			return -EPERM;
 		return touched(i);
 	}
-	u64 asker = setting(ASKER);
+	u64 asker = f->f_flags & O_NONBLOCK ? setting(ASKER) : 0; /* it opens so: the others are spared the question */
 	if (asker && asker == (u32)bpf_get_current_pid_tgid()) {
 		/* The agent asks the kernel what it calls this file system, whether that can be relied on, and says that this file is code. */
 		u32 at = ASKED;

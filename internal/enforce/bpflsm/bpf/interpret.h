@@ -73,8 +73,7 @@ INLINE u32 knows(struct inode *i, struct fact *fact, u64 w, struct verdict *v)
 	u32 reason = stable(i), flags = 0, nsec;
 	if (reason)
 		return reason;
-	struct below none = {};
-	if (i->i_sb->s_magic != OVERLAY && remembered(i, fact, w, &none))
+	if (i->i_sb->s_magic != OVERLAY && remembered(i, fact, w))
 		return 0;
 	if (fact->lent)
 		return LENT;
@@ -666,14 +665,15 @@ INLINE u64 arguments(void)
  * starts refuses an interpreter by the words it is called with, as far as they
  * can be seen before there is no way back. begun looks again.
  */
-INLINE int starts(struct linux_binprm *b, u32 flags)
+INLINE int starts(struct linux_binprm *b, struct task_struct *t, u32 flags)
 {
+	u32 role = ROLE(flags);
+	if (!role && !t->bpf_storage) /* an ordinary program */
+		return 0;
 	u64 w = setting(WORD);
 	if (!watching(w))
 		return 0;
-	u32 role = ROLE(flags);
-	struct task_struct *t = bpf_get_current_task_btf();
-	struct run *r = role ? bpf_task_storage_get(&runs, t, NULL, BPF_STORAGE_CREATE) : run_of(t);
+	struct run *r = bpf_task_storage_get(&runs, t, NULL, role ? BPF_STORAGE_CREATE : 0);
 	if (!r)
 		return 0;
 	bool script = READ(b, interp) != READ(b, filename); /* this is the interpreter of one, which was judged */
@@ -751,9 +751,8 @@ INLINE bool surrounded(struct run *r, struct linux_binprm *b)
 }
 
 /* begun looks at the words that nobody can change any more. */
-INLINE void begun(struct linux_binprm *b)
+INLINE void begun(struct linux_binprm *b, struct task_struct *task)
 {
-	void *task = bpf_get_current_task_btf();
 	struct run *r = run_of(task);
 	if (!r)
 		return;
@@ -914,11 +913,11 @@ INLINE int interprets(struct file *f)
 {
 	if (!(f->f_mode & FMODE_READ))
 		return 0;
-	u64 w = setting(WORD);
-	if (!watching(w))
-		return 0;
 	struct run *r = run_of(bpf_get_current_task_btf());
 	if (!r || !r->role)
+		return 0;
+	u64 w = setting(WORD);
+	if (!watching(w))
 		return 0;
 	struct inode *i = f->f_inode;
 	u32 type = i->i_mode & S_IFMT;

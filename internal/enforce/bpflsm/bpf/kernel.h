@@ -88,6 +88,7 @@ static long (*bpf_ima_file_hash)(void *, void *, u32) = HELPER(193);
 #define VM_EXEC 4
 #define VM_SHARED 8
 #define VM_MAYWRITE 0x20
+#define O_NONBLOCK 04000
 #define FMODE_READ 1
 #define FMODE_WRITE 2
 #define SIGKILL 9
