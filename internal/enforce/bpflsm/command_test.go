@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon/internal/enforce/ground"
 )
 
 // commandVar has a test program give a command to the disk that it names.
@@ -174,7 +176,7 @@ func testCommands(t *testing.T, g *guest, s scsi, bare string) {
 		t.Fatal(err)
 	}
 	number := unix.Major(st.Rdev)<<20 | unix.Minor(st.Rdev)
-	if err := g.maps["disks"].Put(number, diskStacked); err != nil {
+	if err := g.maps["disks"].Put(number, ground.Stacked); err != nil {
 		t.Fatal(err)
 	}
 	if err := request(bare, sgIO)(); !errors.Is(err, unix.ENOTTY) {

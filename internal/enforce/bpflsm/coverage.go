@@ -3,10 +3,11 @@ package bpflsm
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce/ground"
+	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
 
 // ways are the ways to run code that one of the programs judges.
@@ -68,89 +69,11 @@ func (e *Enforcer) coverage() []cordon.Coverage {
 		after.Answer, after.Reason = cordon.Unknown, "what keeps a restriction could not be made anew: "+(*why).Error()
 	}
 	all = append(all, anonymous, text, after)
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	table, err := mount.Table()
 	if err != nil {
 		return append(all, cordon.Coverage{What: "files on mounted file systems", Answer: cordon.Unknown, Reason: err.Error()})
 	}
-	return append(all, mounted(string(mounts), e.diskOf, e.kernel.overlay)...)
-}
-
-// keeps are the file systems that holds of bpf/past.h has, as mountinfo calls them.
-var keeps = []string{
-	"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "devtmpfs", "rootfs", "ramfs", "squashfs", "erofs", "iso9660", "udf", "msdos", "vfat", "exfat", "zfs", "bcachefs",
-}
-
-// pseudo are file systems that have no files of anybody's.
-var pseudo = []string{
-	"autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl", "hugetlbfs", "mqueue", "nsfs", "proc", "pstore", "rpc_pipefs",
-	"securityfs", "selinuxfs", "sysfs", "tracefs",
-}
-
-// mounted says which files can be trusted, by the kinds of file systems in
-// mountinfo. disk names the device with a number like "8:1" that a file system is on, "" if it is on none.
-func mounted(mountinfo string, disk func(dev, fs string) string, overlay bool) []cordon.Coverage {
-	type kind struct {
-		name   string
-		answer cordon.Answer
-		reason string
-	}
-	var kinds []kind
-	at := make(map[kind][]string)
-	for line := range strings.Lines(mountinfo) {
-		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw (proc_pid_mountinfo(5))
-		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		if !ok || len(f) < 5 || len(g) < 1 || slices.Contains(pseudo, g[0]) {
-			continue
-		}
-		k := kind{name: g[0]}
-		device := disk(f[2], g[0])
-		switch {
-		case k.name == "overlay" && overlay:
-			k.answer, k.reason = cordon.Yes, "judged by the file below, refused where that cannot be relied on"
-		case k.name == "overlay":
-			k.answer, k.reason = cordon.No, "always refused: the overlay module's type information is missing"
-		case !slices.Contains(keeps, k.name):
-			k.answer, k.reason = cordon.No, "always refused: it may show something else the next time"
-		case k.name == "erofs" && device == "":
-			k.answer, k.reason = cordon.No, "always refused: it lies on a file"
-		case served(device):
-			k.name += " on " + strings.TrimRight(device, "0123456789")
-			k.answer, k.reason = cordon.No, "always refused: the device is a file or a program"
-		case device == lateVolume:
-			k.name += " on " + device
-			k.answer, k.reason = cordon.No, "refused until the machine is restricted anew: what lies beneath could be written to"
-		default:
-			k.answer, k.reason = cordon.Yes, "judged by content, which is remembered until it can have changed"
-		}
-		if at[k] == nil {
-			kinds = append(kinds, k)
-		}
-		if point := unescape(f[4]); !slices.Contains(at[k], point) {
-			at[k] = append(at[k], point)
-		}
-	}
-	const most = 3
-	all := make([]cordon.Coverage, len(kinds))
-	for i, k := range kinds {
-		points := at[k]
-		more := ""
-		if n := len(points) - most; n > 0 {
-			points, more = points[:most], fmt.Sprintf(" and %d more", n)
-		}
-		all[i] = cordon.Coverage{What: fmt.Sprintf("files on %s (%s%s)", k.name, strings.Join(points, ", "), more), Answer: k.answer, Reason: k.reason}
-	}
-	return all
-}
-
-// served is what served of bpf/disk.h goes by.
-func served(device string) bool {
-	return strings.HasPrefix(device, "loop") || strings.HasPrefix(device, "nbd") || strings.HasPrefix(device, "ublk")
-}
-
-// unescape undoes what mountinfo does to blanks and backslashes.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+	return append(all, ground.Coverage(table, e.standing, e.kernel.overlay)...)
 }
 
 // needed is what a machine cannot do without.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -383,172 +382,6 @@ func testLoop(t *testing.T, g *guest, v volume, image string) {
 	}
 }
 
-func TestBeneath(t *testing.T) {
-	sys := t.TempDir()
-	device := func(path, number string, more ...string) {
-		dir := filepath.Join(sys, "devices", path)
-		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/dev", []byte(number+"\n"), 0o644), os.MkdirAll(sys+"/dev/block", 0o755), os.Symlink(dir, sys+"/dev/block/"+number)); err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range more {
-			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	link := func(to, from string) {
-		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(sys, from)), 0o755), os.Symlink(filepath.Join(sys, "devices", to), filepath.Join(sys, from))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	device("sda", "8:0")
-	device("sda/sda1", "8:1", "partition")
-	device("sda/sda2", "8:2", "partition")
-	device("sdb", "8:16")
-	device("sdc", "8:32")
-	device("dm-0", "253:0") // a volume on an array of sda2 and sdb
-	device("md0", "9:0")
-	link("md0", "devices/dm-0/slaves/md0")
-	link("sda/sda2", "devices/md0/slaves/sda2")
-	link("sdb", "devices/md0/slaves/sdb")
-	link("sdc", "fs/btrfs/UUID/devices/sdc")
-	device("dm-1", "253:1") // a volume on a volume on a file
-	device("dm-2", "253:2")
-	device("loop0", "7:0")
-	device("md1", "9:1") // an array with a part
-	device("md1/md1p1", "259:0", "partition")
-	device("sdd", "8:48")
-	link("dm-2", "devices/dm-1/slaves/dm-2")
-	link("loop0", "devices/dm-2/slaves/loop0")
-	link("sdd", "devices/md1/slaves/sdd")
-	device("sde", "8:64") // a btrfs on a disk and on a file
-	link("sde", "fs/btrfs/OTHER/devices/sde")
-	link("loop0", "fs/btrfs/OTHER/devices/loop0")
-	const mounts = "22 1 253:0 / / rw - ext4 /dev/x rw\n23 22 8:1 / /boot rw - ext4 /dev/sda1 rw\n24 22 0:35 / /data rw - btrfs /dev/sdc rw\n\nodd\n" +
-		"25 22 253:1 / /a rw - ext4 /dev/y rw\n26 22 259:0 / /b rw - ext4 /dev/md1p1 rw\n27 22 253:0 /c /c rw - ext4 /dev/x rw\n" +
-		"28 22 0:36 / /o rw - btrfs /dev/sde rw\n29 22 0:37 / /z rw - zfs pool rw\n30 22 0:38 / /t rw - tmpfs tmpfs rw\n31 22 0:39 / /e rw - erofs /image ro\n"
-	got, err := beneath(sys, mounts)
-	want := map[uint32]uint32{
-		253 << 20: diskRelied, 9 << 20: diskStacked, 8<<20 | 2: diskStacked, 8 << 20: diskStacked, 8<<20 | 16: diskStacked, // the volume, the array, and what it is on
-		259 << 20: diskRelied, 9<<20 | 1: diskStacked, 8<<20 | 48: diskStacked,
-		35: diskRelied, 8<<20 | 32: diskStacked, 8<<20 | 64: diskStacked, 37: diskRelied,
-	}
-	if err != nil || !maps.Equal(got, want) {
-		t.Errorf("got %v, %v; want %v", got, err, want)
-	}
-	const twice = "24 22 0:35 / /data rw - btrfs /dev/sdc rw\n25 22 0:35 /s /s rw - btrfs /dev/sdc rw\n"
-	if got, err := beneath(sys, twice); err != nil || got[35] != diskRelied {
-		t.Errorf("mounted twice: got %v, %v", got, err)
-	}
-	if got, err := beneath(sys, twice+"26 22 0:40 / /f rw - btrfs /tmp/x/sdc rw\n"); err != nil || got[35] != 0 || got[40] != 0 {
-		t.Errorf("another one says that it is on the same device: got %v, %v", got, err)
-	}
-	const unnamed = "24 22 0:35 / / rw - btrfs /dev/mapper/x rw\n"
-	if got, err := beneath(sys, unnamed); err != nil || got[35] != 0 {
-		t.Errorf("one of two, one of which is on a file: got %v, %v", got, err)
-	}
-	if err := os.RemoveAll(sys + "/fs/btrfs/OTHER"); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := beneath(sys, unnamed); err != nil || got[35] != diskRelied {
-		t.Errorf("the only one: got %v, %v", got, err)
-	}
-	if err := os.WriteFile(filepath.Join(sys, "devices/sdb/dev"), []byte("odd"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := beneath(sys, "22 1 253:0 / / rw - ext4 /dev/x rw\n"); err == nil {
-		t.Errorf("an unreadable number: got %#x", got)
-	}
-}
-
-// What a refused file's name leads to is opened only where nothing can keep the agent waiting.
-func TestKeptAt(t *testing.T) {
-	const mountinfo = `22 1 8:1 / / rw - ext4 /dev/sda1 rw
-23 22 8:2 / /home rw - xfs /dev/sda2 rw
-24 23 0:50 / /home/u/a\040b rw - fuse.sshfs u@x: rw
-25 22 0:51 / /srv rw - nfs x:/ rw
-26 25 0:52 / /srv rw - tmpfs tmpfs rw
-27 22 0:53 / /proc rw - proc proc rw
-`
-	for path, want := range map[string]string{
-		"/usr/x.py": "/", "/home/u/x.py": "/home", "/home/u/a bc/x": "/home", "/homes/x": "/", "/srv/x": "/srv",
-		"/home/u/a b/x": "", "/proc/version": "", "(no file)": "", "": "",
-	} {
-		if point, ok := keptAt(mountinfo, path); ok != (want != "") || ok && point != want {
-			t.Errorf("%q: %q, %v", path, point, ok)
-		}
-	}
-}
-
-func TestOpenWithin(t *testing.T) {
-	dir := t.TempDir()
-	for _, err := range []error{
-		os.Mkdir(filepath.Join(dir, "a"), 0o755), os.WriteFile(filepath.Join(dir, "a/f"), []byte("text"), 0o600), os.Symlink("f", filepath.Join(dir, "a/l")),
-		os.Symlink("a", filepath.Join(dir, "b")), unix.Mkfifo(filepath.Join(dir, "a/p"), 0o600),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	for path, want := range map[string]bool{"a/f": true, "a/l": false, "b/f": false, "a": false, "a/p": false, "a/../a/f": false, "none": false, "": false} {
-		fd, err := openWithin(dir, filepath.Clean(dir)+"/"+path)
-		if (err == nil) != want {
-			t.Errorf("%s: %v", path, err)
-		}
-		if err == nil {
-			text := make([]byte, 9)
-			if n, err := unix.Read(fd, text); string(text[:max(n, 0)]) != "text" || err != nil {
-				t.Errorf("%s: %q, %v", path, text, err)
-			}
-			_ = unix.Close(fd)
-		}
-	}
-	if fd, err := openWithin("/", "/proc/version"); err == nil {
-		t.Error("another file system was entered")
-		_ = unix.Close(fd)
-	}
-}
-
-func TestMounted(t *testing.T) {
-	const mountinfo = `22 1 8:1 / / rw - ext4 /dev/sda1 rw
-23 22 8:1 /a /b\040c rw shared:1 - ext4 /dev/sda1 rw
-24 22 8:1 / /c rw - ext4 /dev/sda1 rw
-25 22 8:1 / /d rw - ext4 /dev/sda1 rw
-26 22 0:5 / /proc rw - proc proc rw
-27 22 7:3 / /snap rw - squashfs /dev/loop3 rw
-28 22 0:40 / /mnt rw - fuse.sshfs x rw
-29 22 0:41 / /o rw - overlay overlay rw
-odd
-30 22 0:42 / /n rw - nfs4 x:/ rw
-31 22 253:7 / /v rw - ext4 /dev/dm-7 rw
-32 22 0:50 / /i rw - erofs /image ro
-33 22 0:51 / /l rw - btrfs /dev/sdb rw
-`
-	disk := func(dev, fs string) string {
-		if fs == "btrfs" {
-			return lateVolume
-		}
-		return map[string]string{"8:1": "sda1", "7:3": "loop3", "253:7": lateVolume}[dev]
-	}
-	want := map[string]cordon.Answer{
-		"files on ext4 (/, /b c, /c and 1 more)": cordon.Yes, "files on squashfs on loop (/snap)": cordon.No, "files on fuse.sshfs (/mnt)": cordon.No,
-		"files on overlay (/o)": cordon.Yes, "files on nfs4 (/n)": cordon.No, "files on ext4 on a volume that came later (/v)": cordon.No, "files on erofs (/i)": cordon.No,
-		"files on btrfs on a volume that came later (/l)": cordon.No,
-	}
-	got := mounted(mountinfo, disk, true)
-	for _, c := range got {
-		if want[c.What] != c.Answer || c.Reason == "" {
-			t.Errorf("got %+v", c)
-		}
-	}
-	if len(got) != len(want) {
-		t.Errorf("got %+v", got)
-	}
-	if got := mounted("29 22 0:41 / /o rw - overlay overlay rw\n", disk, false); len(got) != 1 || got[0].Answer != cordon.No {
-		t.Errorf("without the overlay's types: %+v", got)
-	}
-}
-
 // What is a choice is answered as it was chosen, and no where there is no choice.
 func TestCoverageOfChoices(t *testing.T) {
 	const jit, text = "code without a file (JIT)", "program text that interpreters read"
@@ -568,24 +401,6 @@ func TestCoverageOfChoices(t *testing.T) {
 		if got[jit] != c.jit || got[text] != c.text {
 			t.Errorf("%+v: %+v", c.cfg, got)
 		}
-	}
-}
-
-// The programs and this package name the same file systems.
-func TestKeeps(t *testing.T) {
-	_, rest, _ := strings.Cut(string(read(t, "bpf/past.h")), "INLINE bool holds(")
-	rest, _, _ = strings.Cut(rest, "return 1;")
-	n := 0
-	for line := range strings.Lines(rest) {
-		if _, name, ok := strings.Cut(strings.TrimSpace(line), "/* "); ok && strings.Contains(line, "case ") {
-			n++
-			if name = strings.TrimSuffix(name, " */"); !slices.Contains(keeps, name) {
-				t.Errorf("%s is missing here", name)
-			}
-		}
-	}
-	if n != 14 {
-		t.Errorf("%d file systems there", n)
 	}
 }
 

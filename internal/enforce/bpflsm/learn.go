@@ -3,15 +3,15 @@ package bpflsm
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon/internal/enforce/ground"
+	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
 
 // interpreterLimits are what stays open with trusted scripts; bpf/interpret.h
@@ -46,71 +46,19 @@ const maxRefused = 64 << 20
 // so nothing is opened that could keep the agent waiting: no file system but those
 // whose files can be trusted, no links, nothing large.
 func (e *Enforcer) LearnRefused(path string) error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	table, err := mount.Table()
 	if err != nil {
-		return fmt.Errorf("read mounts: %w", err)
+		return fmt.Errorf("learn %s: %w", path, err)
 	}
-	point, ok := keptAt(string(mounts), path)
-	if !ok {
+	m, ok := mount.Of(table, path)
+	if !ok || !ground.Keeps(m.Type) {
 		return fmt.Errorf("learn %s: it is on no file system whose files can be trusted", path)
 	}
-	fd, err := openWithin(point, path)
+	f, err := m.Open(path, maxRefused)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", path, err)
+		return fmt.Errorf("learn: %w", err)
 	}
-	return errors.Join(e.learn(path, fd, wasRefused), unix.Close(fd))
-}
-
-// openWithin opens the regular file at path, which is on the mount at point. It goes
-// name by name, and asks no other file system for anything: openat2(2) would do it,
-// but what keeps our service from making setuid files (RestrictSUIDSGID) refuses that.
-func openWithin(point, path string) (int, error) {
-	at, err := unix.Open(point, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return -1, err
-	}
-	defer func() { _ = unix.Close(at) }() // only a name
-	var mount, st unix.Statx_t
-	look := func(st *unix.Statx_t) error {
-		return unix.Statx(at, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_SIZE|unix.STATX_MNT_ID, st)
-	}
-	if err := look(&mount); err != nil {
-		return -1, err
-	}
-	for name := range strings.SplitSeq(strings.Trim(strings.TrimPrefix(path, point), "/"), "/") {
-		next, err := unix.Openat(at, name, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-		if err != nil {
-			return -1, err
-		}
-		_ = unix.Close(at) // only a name
-		at = next
-		if err := look(&st); err != nil {
-			return -1, err
-		}
-		if kind := st.Mode & unix.S_IFMT; name == ".." || st.Mnt_id != mount.Mnt_id || kind != unix.S_IFDIR && kind != unix.S_IFREG {
-			return -1, errors.New("it is not where it was")
-		}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxRefused {
-		return -1, errors.New("it is no regular file of up to 64 MiB")
-	}
-	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", at), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-}
-
-// keptAt returns the mount point of the file at path, if its file system is one of keeps.
-func keptAt(mountinfo, path string) (point string, ok bool) {
-	for line := range strings.Lines(mountinfo) {
-		before, after, _ := strings.Cut(strings.TrimSpace(line), " - ")
-		f, g := strings.Fields(before), strings.Fields(after)
-		if len(f) < 5 || len(g) < 1 {
-			continue
-		}
-		at := unescape(f[4])
-		if strings.HasPrefix(path, strings.TrimSuffix(at, "/")+"/") && len(at) >= len(point) { // the last of one place is on top
-			point, ok = at, slices.Contains(keeps, g[0])
-		}
-	}
-	return point, ok
+	return errors.Join(e.learn(path, int(f.Fd()), wasRefused), f.Close())
 }
 
 // learn is called with 0 or wasRefused.

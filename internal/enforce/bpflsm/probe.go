@@ -10,6 +10,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
 
 // Prove finds out whether the programs are really called: a kernel with BPF LSM
@@ -33,7 +34,7 @@ func (e *Enforcer) prove(g *enforce.Guardian) enforce.Finding {
 	} else if why == measured {
 		return enforce.Finding{Answer: cordon.No, Reason: "BPF LSM cannot be used: the kernel's integrity measurement (IMA) measures programs here, and tells of what it has measured what it was"}
 	}
-	dir, err := detached("tmpfs")
+	dir, err := mount.Detached("tmpfs")
 	if err != nil {
 		return unknown(fmt.Errorf("make a file system for a canary: %w", err))
 	}

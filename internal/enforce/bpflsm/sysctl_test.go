@@ -16,6 +16,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
 
 const (
@@ -105,7 +107,7 @@ func TestSwitchOpenBefore(t *testing.T) {
 		if err := unix.Unmount(rootGroup, unix.MNT_DETACH); err != nil {
 			t.Fatal(err)
 		}
-		f, err := cgroupRoot()
+		f, err := mount.Cgroups()
 		if err != nil {
 			t.Fatalf("without a mount of cgroup2: %v", err)
 		}

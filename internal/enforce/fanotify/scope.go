@@ -1,26 +1,14 @@
 package fanotify
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
-	"fmt"
-	"io"
-	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
-
-// mount is one line of proc_pid_mountinfo(5).
-type mount struct {
-	dev    uint64
-	point  string
-	fstype string
-}
 
 // pseudo are file systems that hold no programs, or refuse marks.
 var pseudo = map[string]bool{
@@ -55,63 +43,17 @@ func traitOf(fstype string) trait {
 	return 0
 }
 
-func readMounts() ([]mount, error) {
-	data, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("read mount table: %w", err)
-	}
-	return parseMounts(bytes.NewReader(data))
-}
-
-// parseMounts reads proc_pid_mountinfo(5).
-func parseMounts(r io.Reader) ([]mount, error) {
-	var mounts []mount
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		before, after, ok := strings.Cut(lines.Text(), " - ")
-		fields, rest := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 6 || len(rest) < 1 {
-			return nil, fmt.Errorf("read mount table: line %q is not understood", lines.Text())
-		}
-		major, minor, _ := strings.Cut(fields[2], ":")
-		ma, err1 := strconv.ParseUint(major, 10, 32)
-		mi, err2 := strconv.ParseUint(minor, 10, 32)
-		if err := errors.Join(err1, err2); err != nil {
-			return nil, fmt.Errorf("read mount table: %w", err)
-		}
-		mounts = append(mounts, mount{unix.Mkdev(uint32(ma), uint32(mi)), unescape(fields[4]), rest[0]})
-	}
-	return mounts, lines.Err()
-}
-
-// unescape undoes the octal escapes of blanks, tabs, newlines and backslashes.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
 // watchMount marks the scope's mount. It is called with apply held.
 func (e *Enforcer) watchMount() error {
-	mounts, err := readMounts()
+	table, err := mount.Table()
 	if err != nil {
 		return err
 	}
-	e.learnTraits(mounts)
-	for _, m := range mounts {
-		if m.point == e.scope.Mount {
-			if err := e.group.watch(unix.FAN_MARK_MOUNT, m.point); err != nil {
-				return watchError(m.point, err)
+	e.learnTraits(table)
+	for _, m := range table {
+		if m.Point == e.scope.Mount {
+			if err := e.group.watch(unix.FAN_MARK_MOUNT, m.Point); err != nil {
+				return watchError(m.Point, err)
 			}
 			return nil
 		}
@@ -122,41 +64,44 @@ func (e *Enforcer) watchMount() error {
 // watchHost marks every real file system of the mount table, in all mount
 // namespaces. It is called with apply held.
 func (e *Enforcer) watchHost() error {
-	mounts, err := readMounts()
+	table, err := mount.Table()
 	if err != nil {
 		return err
 	}
-	e.learnTraits(mounts)
+	e.learnTraits(table)
 	done := make(map[uint64]bool)
-	for _, m := range mounts {
-		if pseudo[m.fstype] || done[m.dev] {
+	for _, m := range table {
+		if pseudo[m.Type] || done[device(m)] {
 			continue
 		}
-		err := e.group.watch(unix.FAN_MARK_FILESYSTEM, m.point)
+		err := e.group.watch(unix.FAN_MARK_FILESYSTEM, m.Point)
 		switch {
 		case err == nil:
-			done[m.dev] = true
-		case m.point == "/":
-			return watchError(m.point, err)
+			done[device(m)] = true
+		case m.Point == "/":
+			return watchError(m.Point, err)
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EACCES):
 			// Hidden below another mount, or not for us (FUSE without allow_other):
 			// another mount of the same file system may do.
 		default:
-			e.log.Warn("file system not watched: programs on it are not judged", "mount", m.point, "type", m.fstype, "err", err)
+			e.log.Warn("file system not watched: programs on it are not judged", "mount", m.Point, "type", m.Type, "err", err)
 		}
 	}
 	return nil
 }
 
-func (e *Enforcer) learnTraits(mounts []mount) {
+func (e *Enforcer) learnTraits(table []mount.Mount) {
 	traits := make(map[uint64]trait)
-	for _, m := range mounts {
-		if t := traitOf(m.fstype); t != 0 {
-			traits[m.dev] = t
+	for _, m := range table {
+		if t := traitOf(m.Type); t != 0 {
+			traits[device(m)] = t
 		}
 	}
 	e.traits.Store(&traits)
 }
+
+// device is how stat(2) has the number of a file system.
+func device(m mount.Mount) uint64 { return unix.Mkdev(m.Major, m.Minor) }
 
 func watchError(point string, err error) error {
 	if errors.Is(err, unix.EINVAL) {
