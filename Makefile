@@ -34,8 +34,8 @@ deps:
 	@command -v npm >/dev/null || { apt-get update -qq && $(APT) nodejs npm ca-certificates >/dev/null; }
 	@command -v dbus-daemon >/dev/null || { apt-get update -qq && $(APT) dbus-daemon >/dev/null; }
 	@{ command -v gcc && test -e /usr/include/dlfcn.h; } >/dev/null || { apt-get update -qq && $(APT) gcc libc6-dev >/dev/null; }
-	@for p in qemu-system-x86_64 qemu-img busybox debootstrap mke2fs mkfs.xfs mkfs.btrfs depmod xz zstd; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$p >/dev/null || missing=1; done; \
-		test -z "$$missing" || { apt-get update -qq && $(APT) qemu-system-x86 qemu-utils busybox-static debootstrap e2fsprogs xfsprogs btrfs-progs kmod xz-utils zstd debian-archive-keyring >/dev/null; }
+	@for p in qemu-system-x86_64 qemu-img busybox debootstrap mke2fs mkfs.xfs mkfs.btrfs mkfs.erofs depmod xz zstd; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$p >/dev/null || missing=1; done; \
+		test -z "$$missing" || { apt-get update -qq && $(APT) qemu-system-x86 qemu-utils busybox-static debootstrap e2fsprogs xfsprogs btrfs-progs erofs-utils kmod xz-utils zstd debian-archive-keyring >/dev/null; }
 
 test: deps lint build
 	GOARCH=arm64 $(GO) build -o /dev/null ./cmd/cordon

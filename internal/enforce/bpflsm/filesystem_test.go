@@ -26,8 +26,8 @@ func tools(t *testing.T) map[string]string {
 		return nil
 	}
 	files := map[string]string{}
-	for _, name := range []string{"mke2fs", "mkfs.xfs", "mkfs.btrfs"} {
-		path := filepath.Join("/usr/sbin", name)
+	for name, dir := range map[string]string{"mke2fs": "/usr/sbin", "mkfs.xfs": "/usr/sbin", "mkfs.btrfs": "/usr/sbin", "mkfs.erofs": "/usr/bin"} {
+		path := filepath.Join(dir, name)
 		files["/sbin/"+name] = path
 		out, err := exec.Command("ldd", path).Output()
 		if err != nil {
@@ -103,7 +103,7 @@ func TestFileSystems(t *testing.T) {
 	files := tools(t)
 	for _, kernel := range []string{"6.1", "6.12"} {
 		t.Run(kernel, func(t *testing.T) {
-			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"lz4", "zram", "ext4", "xfs", "btrfs", "fuse", "loop", "scsi_debug", "sd_mod", "sg", "dm-mod"}, Files: files}, testFileSystems)
+			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"lz4", "zram", "ext4", "xfs", "btrfs", "fuse", "loop", "scsi_debug", "sd_mod", "sg", "dm-mod", "erofs"}, Files: files}, testFileSystems)
 		})
 	}
 }
@@ -144,6 +144,7 @@ func testFileSystems(t *testing.T) {
 		g.apply(t, cordon.ModeEnforce)
 	})
 	t.Run("loop", func(t *testing.T) { testLoop(t, g, loop, image) })
+	t.Run("erofs", func(t *testing.T) { testErofs(t, g, volumes[0]) })
 	t.Run("numbers", func(t *testing.T) { testNumbers(t, g) })
 	t.Run("coverage", func(t *testing.T) {
 		all := g.Describe().Coverage
