@@ -1,7 +1,9 @@
 package bpflsm
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/cilium/ebpf"
 
@@ -13,17 +15,31 @@ import (
 // closeDisks has the volumes that are mounted now relied on, and nobody write to
 // what lies beneath them. One that comes later could lie on anything, and somebody
 // could have that open for writing. What else is mounted, and the disk that it is a
-// part of, the programs find by themselves when code comes from there. What an
-// earlier restriction knew is forgotten: it may be other devices now.
+// part of, the programs find by themselves when code comes from there.
+//
+// What was found is looked for again when the programs know it: meanwhile, a number
+// may have become another's. From then on they see that by themselves.
 func (e *Enforcer) closeDisks() error {
-	table, err := mount.Table()
-	if err != nil {
-		return fmt.Errorf("find the disks beneath what is mounted: %w", err)
+	var known map[uint32]ground.State
+	for range 8 {
+		found, err := ground.Find()
+		if err != nil {
+			return fmt.Errorf("find the disks beneath what is mounted: %w", err)
+		}
+		if known != nil && maps.Equal(found, known) {
+			return nil
+		}
+		if err := e.tellDisks(found); err != nil {
+			return err
+		}
+		known = found
 	}
-	found, err := ground.Find("/sys", table)
-	if err != nil {
-		return fmt.Errorf("find the disks beneath what is mounted: %w", err)
-	}
+	return errors.New("find the disks beneath what is mounted: that changes all the time")
+}
+
+// tellDisks tells the programs of disks. What an earlier restriction knew is
+// forgotten: it may be other devices now.
+func (e *Enforcer) tellDisks(found map[uint32]ground.State) error {
 	known, err := knownDisks(e.maps["disks"])
 	if err != nil {
 		return err
@@ -89,7 +105,7 @@ func (e *Enforcer) inheritDisks() (known bool, err error) {
 
 // standing is what the programs know of what a mounted file system is on.
 func (e *Enforcer) standing(m mount.Mount) (disk string, late bool) {
-	disk, volume := ground.Disk("/sys", m)
+	disk, volume := ground.Disk(m)
 	if !volume && !ground.Several(m.Type) {
 		return disk, false
 	}

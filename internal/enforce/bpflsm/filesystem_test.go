@@ -51,19 +51,23 @@ func tools(t *testing.T) map[string]string {
 // volume is a mounted file system in memory.
 type volume struct{ fs, dev, at string }
 
-// makeVolume makes one on a compressed disk in memory, or on a file (loop).
-func makeVolume(t *testing.T, fs, dev string) volume {
+// makeVolume makes one on a compressed disk in memory, or on a file (loop); btrfs on more of them.
+func makeVolume(t *testing.T, fs, dev string, more ...string) volume {
 	t.Helper()
 	args := map[string][]string{
 		"ext4":  {"/sbin/mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O", "verity", dev},
 		"xfs":   {"/sbin/mkfs.xfs", "-q", dev},
-		"btrfs": {"/sbin/mkfs.btrfs", "-q", dev},
+		"btrfs": {"/sbin/mkfs.btrfs", "-q", "-f", dev},
 	}[fs]
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+	if out, err := exec.Command(args[0], append(args[1:], more...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", fs, err, out)
 	}
 	v := volume{fs, dev, t.TempDir()}
-	if err := unix.Mount(dev, v.at, fs, 0, ""); err != nil {
+	var options []string
+	for _, m := range more {
+		options = append(options, "device="+m)
+	}
+	if err := unix.Mount(dev, v.at, fs, 0, strings.Join(options, ",")); err != nil {
 		t.Fatalf("mount %s: %v", fs, err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(v.at, unix.MNT_DETACH) })
@@ -144,6 +148,7 @@ func testFileSystems(t *testing.T) {
 		g.apply(t, cordon.ModeEnforce)
 	})
 	t.Run("loop", func(t *testing.T) { testLoop(t, g, loop, image) })
+	t.Run("lies", func(t *testing.T) { testLies(t, g) })
 	t.Run("erofs", func(t *testing.T) { testErofs(t, g, volumes[0]) })
 	t.Run("numbers", func(t *testing.T) { testNumbers(t, g) })
 	t.Run("coverage", func(t *testing.T) {

@@ -1,4 +1,4 @@
-package ground_test
+package ground
 
 import (
 	"os"
@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/cordon-project/cordon"
-	"github.com/cordon-project/cordon/internal/enforce/ground"
 	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
 
@@ -32,7 +31,7 @@ func TestCoverage(t *testing.T) {
 		"files on overlay (/o)": cordon.Yes, "files on nfs4 (/n)": cordon.No, "files on ext4 on a volume that came later (/v)": cordon.No, "files on erofs (/i)": cordon.No,
 		"files on btrfs on a volume that came later (/l)": cordon.No,
 	}
-	got := ground.Coverage(table(t, mountinfo), standing, true)
+	got := Coverage(table(t, mountinfo), standing, true)
 	for _, c := range got {
 		if want[c.What] != c.Answer || c.Reason == "" {
 			t.Errorf("got %+v", c)
@@ -41,7 +40,7 @@ func TestCoverage(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("got %+v", got)
 	}
-	if got := ground.Coverage(table(t, "29 22 0:41 / /o rw - overlay overlay rw\n"), standing, false); len(got) != 1 || got[0].Answer != cordon.No {
+	if got := Coverage(table(t, "29 22 0:41 / /o rw - overlay overlay rw\n"), standing, false); len(got) != 1 || got[0].Answer != cordon.No {
 		t.Errorf("without the overlay's types: %+v", got)
 	}
 }
@@ -58,7 +57,7 @@ func TestKeeps(t *testing.T) {
 	for line := range strings.Lines(rest) {
 		if _, name, ok := strings.Cut(strings.TrimSpace(line), "/* "); ok && strings.Contains(line, "case ") {
 			n++
-			if name = strings.TrimSuffix(name, " */"); !ground.Keeps(name) {
+			if name = strings.TrimSuffix(name, " */"); !Keeps(name) {
 				t.Errorf("%s is missing here", name)
 			}
 		}

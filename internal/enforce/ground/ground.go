@@ -5,12 +5,11 @@ package ground
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
+	"path"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
@@ -28,12 +27,13 @@ const (
 
 // Disk names the device that a file system is on, "" if the kernel tells of none,
 // and says whether it is made of others.
-func Disk(sys string, m mount.Mount) (name string, volume bool) {
-	dir, err := filepath.EvalSymlinks(filepath.Join(sys, "dev/block", m.Number()))
+func Disk(m mount.Mount) (name string, volume bool) {
+	s := sysfs{os.DirFS("/sys")}
+	dir, err := s.follow("dev/block/" + m.Number())
 	if err != nil {
 		return "", false
 	}
-	return filepath.Base(dir), isVolume(dir)
+	return path.Base(dir), s.isVolume(dir)
 }
 
 // Several says whether file systems of a type are on devices of which the kernel tells none (s_bdev).
@@ -42,146 +42,82 @@ func Several(fstype string) bool { return fstype == "btrfs" || fstype == "zfs" }
 // Device is the number of the device of a file system, as the kernel has it.
 func Device(m mount.Mount) uint32 { return number(m.Major, m.Minor) }
 
+// number is how the kernel has the number of a device: 12 bits of major and 20 of
+// minor, unlike stat(2).
+func number(major, minor uint32) uint32 { return major<<20 | minor }
+
 // Find returns what is to be known of devices, as the kernel numbers them: the
-// mounted volumes and arrays, and file systems that have a number of their own; what
-// those are made of (slaves, in sysfs), with the disks that those are parts of; and
-// the same of all devices of btrfs file systems, which mountinfo does not have. Of what
-// lies on a file or a program, there is nothing. What zfs lies on is not known.
-func Find(sys string, table []mount.Mount) (map[uint32]State, error) {
-	found := make(map[uint32]State)
-	named := make(map[string]map[uint32]bool) // the numbers of what is mounted from a device of a btrfs
-	var relied []uint32
-	add := func(dirs ...string) (sound bool, err error) {
-		sound = len(dirs) > 0
-		for _, dir := range dirs {
-			devs, ok, err := madeOf(dir)
-			if err != nil {
-				return false, err
-			}
-			for _, dev := range devs {
-				if ok {
-					found[dev] = Stacked
-				}
-			}
-			sound = sound && ok
-		}
-		return sound, nil
-	}
-	btrfs, err := filepath.Glob(filepath.Join(sys, "fs/btrfs/*/devices/*"))
+// mounted volumes and arrays, and file systems that have a number of their own; and
+// what those are made of (slaves, in sysfs), with the disks that those are parts of.
+// Of what lies on a file or a program, there is nothing. What zfs lies on is not
+// known. Nothing that somebody has mounted over the kernel's own answers is believed.
+func Find() (found map[uint32]State, err error) {
+	proc, err := mount.Fresh("proc")
 	if err != nil {
 		return nil, err
 	}
-	if _, err := add(btrfs...); err != nil {
+	defer func() { err = errors.Join(err, proc.Close()) }()
+	sys, err := mount.Fresh("sysfs")
+	if err != nil {
 		return nil, err
 	}
-	for _, m := range table {
-		dev := number(m.Major, m.Minor)
-		var sound bool
-		dir, err := filepath.EvalSymlinks(filepath.Join(sys, "dev/block", m.Number()))
-		switch {
-		case err == nil && isVolume(dir):
-			sound, err = add(dir)
-		case err == nil:
-		case !errors.Is(err, fs.ErrNotExist):
-		case m.Type == "btrfs":
-			id, members := membersOf(btrfs, m.Source)
-			if named[id] == nil {
-				named[id] = make(map[uint32]bool)
-			}
-			named[id][dev] = true
-			sound, err = add(members...)
-		default:
-			sound, err = m.Type == "zfs", nil
-		}
+	defer func() { err = errors.Join(err, sys.Close()) }()
+	table := func() ([]mount.Mount, error) {
+		text, err := proc.ReadFile("self/mountinfo")
 		if err != nil {
 			return nil, err
 		}
-		if sound {
-			relied = append(relied, dev)
+		return mount.Parse(string(text))
+	}
+	first, err := table()
+	if err != nil {
+		return nil, err
+	}
+	known := identify(first)
+	defer func() { err = errors.Join(err, known.Close()) }()
+	now, err := table() // with known's mounts held, their ids mean them
+	if err != nil {
+		return nil, err
+	}
+	return find(sysfs{sys.FS()}, now, known.fsid)
+}
+
+// find is called with how the btrfs are called that were asked, by the ids of mounts.
+func find(sys sysfs, table []mount.Mount, fsid map[uint64]string) (map[uint32]State, error) {
+	called := make(map[uint32]string)
+	for _, m := range table {
+		if id := fsid[m.ID]; id != "" {
+			called[Device(m)] = id
+		}
+	}
+	found := make(map[uint32]State)
+	var relied []uint32
+	for _, m := range table {
+		var sound bool
+		var under []uint32
+		dir, err := sys.follow("dev/block/" + m.Number())
+		switch {
+		case err == nil && sys.isVolume(dir):
+			under, sound, err = sys.madeOf(dir)
+		case err == nil:
+		case !errors.Is(err, fs.ErrNotExist):
+		case m.Type == "btrfs":
+			under, sound, err = sys.btrfs(called[Device(m)])
+		default:
+			sound, err = m.Type == "zfs", nil
+		}
+		if gone := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV); err != nil && !gone {
+			return nil, err
+		} else if gone || !sound {
+			continue
+		}
+		relied = append(relied, Device(m))
+		for _, dev := range under {
+			found[dev] = Stacked
 		}
 	}
 	for _, dev := range relied {
 		found[dev] = Relied
 	}
-	for id, devs := range named { // the name of a device can be had for another one, and nobody knows which is which
-		for dev := range devs {
-			if id != "" && len(devs) > 1 {
-				delete(found, dev)
-			}
-		}
-	}
 	return found, nil
 }
-
-// membersOf returns those of the devices of btrfs file systems, in sysfs, that make
-// up the one that is mounted from source, and its name there; all and "", if none is
-// known by that name.
-func membersOf(btrfs []string, source string) (id string, members []string) {
-	if real, err := filepath.EvalSymlinks(source); err == nil {
-		source = real
-	}
-	for _, device := range btrfs {
-		if filepath.Base(device) == filepath.Base(source) {
-			return filepath.Dir(device), slices.DeleteFunc(slices.Clone(btrfs), func(d string) bool { return filepath.Dir(d) != filepath.Dir(device) })
-		}
-	}
-	return "", btrfs
-}
-
-// madeOf returns the device at dir in sysfs and all that it is made of, or a part
-// of; sound says that there is no file or program among them.
-func madeOf(dir string) (devs []uint32, sound bool, err error) {
-	dir, err = filepath.EvalSymlinks(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, false, nil // gone
-	}
-	var dev uint32
-	if err == nil {
-		dev, err = deviceOf(dir)
-	}
-	if err != nil {
-		return nil, false, err
-	}
-	devs, sound = []uint32{dev}, !Served(filepath.Base(dir))
-	under, err := filepath.Glob(filepath.Join(dir, "slaves", "*"))
-	if isPart(dir) {
-		under = append(under, filepath.Dir(dir))
-	}
-	for _, u := range under {
-		more, ok, bad := madeOf(u)
-		devs, sound, err = append(devs, more...), sound && ok, errors.Join(err, bad)
-	}
-	return devs, sound, err
-}
-
-// isVolume is what volume of bpf/disk.h goes by.
-func isVolume(dir string) bool {
-	if isPart(dir) {
-		dir = filepath.Dir(dir)
-	}
-	slaves, _ := filepath.Glob(filepath.Join(dir, "slaves", "*")) // the pattern is one
-	return len(slaves) > 0 || strings.HasPrefix(filepath.Base(dir), "dm-")
-}
-
-// isPart says whether the device at dir in sysfs is a part of the disk above it.
-func isPart(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "partition"))
-	return err == nil
-}
-
-// deviceOf reads the number of the device at dir in sysfs.
-func deviceOf(dir string) (uint32, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "dev"))
-	if err != nil {
-		return 0, err
-	}
-	var major, minor uint32
-	if _, err := fmt.Sscanf(string(text), "%d:%d", &major, &minor); err != nil {
-		return 0, fmt.Errorf("read the number of %s: %q: %w", dir, text, err)
-	}
-	return number(major, minor), nil
-}
-
-// number is how the kernel has the number of a device: 12 bits of major and 20 of
-// minor, unlike stat(2).
-func number(major, minor uint32) uint32 { return major<<20 | minor }

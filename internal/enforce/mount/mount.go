@@ -15,10 +15,10 @@ import (
 
 // Mount is a line of proc_pid_mountinfo(5).
 type Mount struct {
+	ID           uint64 // nobody else's while somebody has a file there open
 	Major, Minor uint32 // of the file system: those of its device, if it is on one that the kernel tells of
 	Point        string // where it is, as this process sees it
 	Type         string // like ext4
-	Source       string // what it was mounted from, as whoever did it has called it
 }
 
 // Number is how sysfs calls the device.
@@ -40,17 +40,19 @@ func Parse(mountinfo string) ([]Mount, error) {
 	for line := range strings.Lines(mountinfo) {
 		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		fields, rest := strings.Fields(before), strings.Split(after, " ") // what it was mounted from may be nothing
-		if !ok || len(fields) < 6 || len(rest) < 2 || rest[0] == "" {
+		fields := strings.Fields(before)
+		fstype, _, named := strings.Cut(after, " ")
+		if !ok || len(fields) < 6 || !named || fstype == "" {
 			return nil, fmt.Errorf("read mount table: line %q is not understood", line)
 		}
 		major, minor, _ := strings.Cut(fields[2], ":")
+		id, err := strconv.ParseUint(fields[0], 10, 64)
 		ma, err1 := strconv.ParseUint(major, 10, 32)
 		mi, err2 := strconv.ParseUint(minor, 10, 32)
-		if err := errors.Join(err1, err2); err != nil {
+		if err := errors.Join(err, err1, err2); err != nil {
 			return nil, fmt.Errorf("read mount table: %w", err)
 		}
-		all = append(all, Mount{uint32(ma), uint32(mi), unescape(fields[4]), rest[0], unescape(rest[1])})
+		all = append(all, Mount{id, uint32(ma), uint32(mi), unescape(fields[4]), fstype})
 	}
 	return all, nil
 }
@@ -125,6 +127,50 @@ func (m Mount) open(path string, most uint64) (int, error) {
 		return -1, fmt.Errorf("it is no regular file of up to %d bytes", most)
 	}
 	return unix.Open(fmt.Sprintf("/proc/self/fd/%d", at), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+}
+
+// ID returns the [Mount.ID] of the mount that an open file was reached by.
+func ID(f *os.File) (uint64, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID, &st); err != nil {
+		return 0, &os.PathError{Op: "statx", Path: f.Name(), Err: err}
+	}
+	return st.Mnt_id, nil
+}
+
+// Fresh opens a file system that the kernel fills, proc or sysfs, mounted for this
+// alone and nowhere: over parts of those that everybody sees, somebody may have
+// mounted something else.
+func Fresh(fstype string) (*os.Root, error) {
+	fd, err := Detached(fstype)
+	if err != nil {
+		return nil, err
+	}
+	dir := os.NewFile(uintptr(fd), fstype)
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err == nil {
+		if err = same(dir, root); err != nil {
+			err = errors.Join(err, root.Close())
+		}
+	}
+	if err = errors.Join(err, dir.Close()); err != nil {
+		return nil, fmt.Errorf("look into %s: %w", fstype, err)
+	}
+	return root, nil
+}
+
+// same is an error if what was opened by a name in /proc is elsewhere.
+func same(dir *os.File, root *os.Root) error {
+	top, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	is, err := ID(top)
+	want, err2 := ID(dir)
+	if err = errors.Join(err, err2, top.Close()); err == nil && is != want {
+		err = errors.New("something else is mounted over a part of /proc")
+	}
+	return err
 }
 
 // Detached returns the root of a file system that is mounted nowhere (fsmount(2)),

@@ -1,6 +1,7 @@
 package mount_test
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,11 +21,11 @@ const mountinfo = `22 27 0:21 / /proc rw,nosuid shared:12 - proc proc rw
 
 func TestParse(t *testing.T) {
 	got, err := mount.Parse(mountinfo)
-	want := []mount.Mount{{0, 21, "/proc", "proc", "proc"}, {254, 0, "/", "ext4", "/dev/vda"}, {0, 26, `/mnt/a b\c`, "fuse.sshfs", "me@host:/"}, {0, 27, "/tmp", "tmpfs", ""}}
+	want := []mount.Mount{{22, 0, 21, "/proc", "proc"}, {27, 254, 0, "/", "ext4"}, {30, 0, 26, `/mnt/a b\c`, "fuse.sshfs"}, {31, 0, 27, "/tmp", "tmpfs"}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
-	for _, bad := range []string{"x", "1 2 3 4 5 6", "27 1 254 / / rw - ext4 /dev/vda rw", "27 1 a:b / / rw - ext4 d rw", "27 1 1:1 / / rw -", "27 1 1:1 / / rw -  d rw"} {
+	for _, bad := range []string{"x", "1 2 3 4 5 6", "27 1 254 / / rw - ext4 /dev/vda rw", "27 1 a:b / / rw - ext4 d rw", "a 1 1:1 / / rw - ext4 d rw", "27 1 1:1 / / rw -", "27 1 1:1 / / rw - ext4", "27 1 1:1 / / rw -  d rw"} {
 		if got, err := mount.Parse(bad); err == nil {
 			t.Errorf("%q gave %v", bad, got)
 		}
@@ -50,8 +51,19 @@ func FuzzParse(f *testing.F) {
 // The kernel's own table is understood.
 func TestTable(t *testing.T) {
 	table, err := mount.Table()
-	if err != nil || !slices.ContainsFunc(table, func(m mount.Mount) bool { return m.Point == "/proc" && m.Type == "proc" }) {
-		t.Errorf("got %v, %v", table, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := mount.ID(dir)
+	if err = errors.Join(err, dir.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(table, func(m mount.Mount) bool { return m.Point == "/proc" && m.Type == "proc" && m.ID == id }) {
+		t.Errorf("%d is not the mount of /proc in %v", id, table)
 	}
 }
 
