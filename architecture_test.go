@@ -68,10 +68,13 @@ var allowed = map[string]map[string]string{
 	},
 	"internal/cordonapi": {"internal/seal": "keys on the wire"},
 	"internal/enforce/bpflsm": {
-		"internal/enforce":        "it is one of its enforcers",
-		"internal/enforce/ground": "what file systems lie on is handed to the kernel",
-		"internal/enforce/mount":  "files are opened, and file systems mounted, so that nobody gets in between",
+		"internal/enforce":                "it is one of its enforcers",
+		"internal/enforce/bpflsm/sample":  "what its programs tell",
+		"internal/enforce/bpflsm/trusted": "what its programs look up",
+		"internal/enforce/ground":         "what file systems lie on is handed to the kernel",
+		"internal/enforce/mount":          "files are opened, and file systems mounted, so that nobody gets in between",
 	},
+	"internal/enforce/bpflsm/sample": {"internal/enforce": "a refusal means the same to every enforcer"},
 	"internal/enforce/fanotify": {
 		"internal/enforce":       "it is one of its enforcers",
 		"internal/enforce/mount": "what is mounted is watched",

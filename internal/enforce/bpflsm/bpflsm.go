@@ -22,9 +22,7 @@
 package bpflsm
 
 import (
-	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -44,6 +42,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/enforce/bpflsm/sample"
 )
 
 // Config is what an enforcer needs.
@@ -197,7 +196,7 @@ func (e *Enforcer) ask(path string) (dev, file uint64, err error) {
 	return answers[0], answers[1], err
 }
 
-// askGround returns the reason, as in [reasons], why the kernel could trust
+// askGround returns the reason, as in package sample, why the kernel could trust
 // nothing where path lies; 0: it could.
 func (e *Enforcer) askGround(path string) (uint8, error) {
 	answers, err := e.question(path, settingAsked, settingAskedGround)
@@ -435,39 +434,18 @@ func (e *Enforcer) read() {
 			}
 			return
 		}
-		var ev event
-		if _, err := binary.Decode(rec.RawSample, binary.LittleEndian, &ev); err != nil {
+		r, at, err := sample.Parse(rec.RawSample)
+		if err != nil {
 			continue // not of our making
 		}
-		if int64(ev.At) < e.proven.Load() {
+		if at < e.proven.Load() {
 			continue // a canary of Prove, as nothing else was judged
 		}
 		select {
-		case e.refusals <- ev.refusal():
+		case e.refusals <- r:
 		default: // nobody listens; the counters have it
 		}
 	}
-}
-
-func (ev *event) refusal() enforce.Refusal {
-	var now unix.Timespec
-	at := time.Now()
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) == nil {
-		at = at.Add(time.Duration(int64(ev.At) - now.Nano()))
-	}
-	path, _, _ := bytes.Cut(ev.Path[:], []byte{0})
-	r := enforce.Refusal{At: at, Path: string(path), PID: int32(ev.PID), Mode: word(ev.Mode).mode(), Reason: reasons[ev.Reason]}
-	if ev.Hashed != 0 {
-		r.Digest = ev.Digest
-	}
-	if r.Path == "" {
-		r.Path = "(no file)"
-	}
-	r.Unseen = ev.Hook == hookInterpret && ev.Reason == reasonUnseen
-	if how := hooks[ev.Hook]; ev.Hook != 1 {
-		r.Reason += ", " + how
-	}
-	return r
 }
 
 // Close lets go of this process's part. With pins, a restriction stays in force:

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/enforce/bpflsm/sample"
 	"github.com/cordon-project/cordon/internal/enforce/ground"
 	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
@@ -92,7 +93,7 @@ func (e *Enforcer) grounded() error {
 		}
 		switch why {
 		case 0:
-		case measured:
+		case sample.Measured:
 			return cordon.Errorf(cordon.Unavailable, "", "nothing was restricted, because %s could not run any more: the kernel's integrity measurement (IMA) has measured it, and tells of such files what they were. Start the agent with --enforcer fanotify, or boot without that IMA policy", path)
 		default:
 			return cordon.Errorf(cordon.Unavailable, "", "nothing was restricted, because %s could not run any more: it lies on a file system that may show something else the next time (a network, FUSE, a loop device, an overlay over an overlay)", path)

@@ -409,14 +409,3 @@ func TestCoverageOfChoices(t *testing.T) {
 		}
 	}
 }
-
-func TestOnDisks(t *testing.T) {
-	for origin, want := range map[string]uint32{
-		"dpkg:grub-pc": keyDisks, "rpm:grub2-tools": keyDisks, "dpkg:lvm2": keyDisks, "dpkg:coreutils": 0, "rule:grub:1": 0, "rule:udev": 0, "cordon": 0, "dpkg:lvm2-dbg": 0, "": 0, "grub": 0,
-		"dpkg:udev": keyCommands, "rpm:systemd-udev": keyCommands, "dpkg:multipath-tools": keyCommands, "dpkg:udevil": 0,
-	} {
-		if got := onDisks(origin); got != want {
-			t.Errorf("%q: %v", origin, got)
-		}
-	}
-}

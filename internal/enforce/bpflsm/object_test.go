@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/cordon-project/cordon"
 )
 
 func TestWord(t *testing.T) {
@@ -20,21 +18,6 @@ func TestWord(t *testing.T) {
 		if w.mode() != m || w.slot() != 1 || w.policy() != 7 || w&wordAnySize == 0 {
 			t.Errorf("mode %s: word %#x", m, uint64(w))
 		}
-	}
-}
-
-// Names in events are chosen by whoever made the file, and need not end.
-func TestRefusal(t *testing.T) {
-	ev := event{PID: 5, Hook: 3, Reason: 1, Mode: 2}
-	if r := ev.refusal(); r.Path != "(no file)" || r.PID != 5 || r.Mode != cordon.ModeEnforce || r.Reason != "it is not in the trust set, mapped as code" {
-		t.Errorf("got %+v", r)
-	}
-	for i := range ev.Path {
-		ev.Path[i] = '\x1b'
-	}
-	ev.Hook, ev.Reason = 200, 200
-	if r := ev.refusal(); len(r.Path) != len(ev.Path) {
-		t.Errorf("got %+v", r)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/enforce/bpflsm/trusted"
 )
 
 const (
@@ -96,7 +97,7 @@ func agentMain(home string) error {
 		}
 		e := entry(b)
 		if strings.HasPrefix(f.Name(), "agent") {
-			e.Origin = originSelf
+			e.Origin = trusted.Self
 		}
 		entries = append(entries, e)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/enforce/bpflsm/sample"
 	"github.com/cordon-project/cordon/internal/enforce/mount"
 )
 
@@ -31,7 +32,7 @@ func (e *Enforcer) prove(g *enforce.Guardian) enforce.Finding {
 	}
 	if why, err := e.askGround("/proc/self/exe"); err != nil {
 		return unknown(err)
-	} else if why == measured {
+	} else if why == sample.Measured {
 		return enforce.Finding{Answer: cordon.No, Reason: "BPF LSM cannot be used: the kernel's integrity measurement (IMA) measures programs here, and tells of what it has measured what it was"}
 	}
 	dir, err := mount.Detached("tmpfs")
