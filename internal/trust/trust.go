@@ -89,8 +89,12 @@ type Builder struct {
 	// GateFile is a file that changes whenever the gate may answer differently; the
 	// set is then built anew. Empty for none. It is not below Root.
 	GateFile string
-	Log      *slog.Logger     // nil means slog.Default()
-	Now      func() time.Time // the wall clock; nil means time.Now
+	// Running is asked at every build for contents that are still started although no
+	// package may have them any more: those that were in the set before stay, also after
+	// a restart. nil: there are none.
+	Running func() []cordon.Digest
+	Log     *slog.Logger     // nil means slog.Default()
+	Now     func() time.Time // the wall clock; nil means time.Now
 
 	mu      sync.Mutex
 	packs   map[key]*pack          // those of the last build that may be kept; nil before the first
@@ -288,7 +292,7 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 		return nil, fmt.Errorf("hash programs: %w", err)
 	}
 	entries, known := compile(col.order, gate, sum)
-	entries = append(entries, ruleEntries...)
+	entries = slices.Concat(entries, ruleEntries, b.running())
 	set := cordon.NewTrustSet(entries, known)
 	sum.Entries, sum.Known = set.Len(), len(known)
 	reportMismatches(col.order, set, sum)
@@ -306,6 +310,20 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 		debug.FreeOSMemory()
 	}
 	return set, nil
+}
+
+// running returns what the last set has of that which is still started.
+func (b *Builder) running() (entries []cordon.TrustEntry) {
+	if b.Running == nil || b.last == nil {
+		return nil
+	}
+	contents := b.Running()
+	for e := range b.last.Entries() {
+		if slices.Contains(contents, e.Digest) {
+			entries = append(entries, e)
+		}
+	}
+	return entries
 }
 
 // before is how many entries the last set has that are asked for.

@@ -151,6 +151,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log,
 		Gate: admitted.Gate, GateFile: admittedFile, Signs: admitted.Signs,
 		ProgramText: true, // to be asked; see below
+		Running:     func() []cordon.Digest { return replaced(initDescriptors) },
 	}
 	restricted, err := restriction(c.DataDir)
 	if err != nil {
@@ -423,7 +424,7 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 		return builder.Last()
 	}
 	cfg.Hurry = builder.Hurry
-	withRunning := keepRunning(initDescriptors)
+	withRunning := keepRunning()
 	cfg.Follow = func(ctx context.Context, each func(*cordon.TrustSet, error)) error {
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
 			log.InfoContext(ctx, "trust set built", "summary", sum)

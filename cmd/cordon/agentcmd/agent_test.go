@@ -48,7 +48,7 @@ func TestKeepRunning(t *testing.T) {
 	entry := func(content, origin string) cordon.TrustEntry {
 		return cordon.TrustEntry{Digest: sha256.Sum256([]byte(content)), Size: int64(len(content)), Origin: origin}
 	}
-	with := keepRunning(t.TempDir())
+	with := keepRunning()
 	first := cordon.NewTrustSet([]cordon.TrustEntry{entry("one", "cordon"), entry("other", "dpkg:other")}, nil)
 	if got := with(first); got.Version() != first.Version() {
 		t.Errorf("it adds to the first set: %d entries", got.Len())

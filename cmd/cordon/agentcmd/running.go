@@ -5,24 +5,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/cordon-project/cordon"
 )
 
-// initDescriptors has the open files of the first process.
-const initDescriptors = "/proc/1/fd"
-
-// keepRunning returns what adds to every set what an upgrade has replaced and is still
-// started. That is the program of Cordon that was in the first one, which this agent
-// is: until it is restarted, who tells people of refusals is started from it. And it is
-// the programs that the first process has open: systemd starts each service through one
-// that it opened when it began itself, so that nothing could be started from when its
-// package is unpacked until it is told to begin anew.
-func keepRunning(descriptors string) func(*cordon.TrustSet) *cordon.TrustSet {
+// keepRunning returns what adds to every set the program of Cordon that was in the
+// first one. It is what this agent is: an upgrade puts another in its place, and
+// until the agent is restarted, who tells people of refusals is started from it.
+func keepRunning() func(*cordon.TrustSet) *cordon.TrustSet {
 	var running []cordon.TrustEntry
-	var before *cordon.TrustSet
 	return func(set *cordon.TrustSet) *cordon.TrustSet {
 		if running == nil {
 			for e := range set.Entries() {
@@ -31,19 +23,23 @@ func keepRunning(descriptors string) func(*cordon.TrustSet) *cordon.TrustSet {
 				}
 			}
 		}
-		set = set.With(slices.Concat(running, replaced(descriptors, before))...)
-		before = set
-		return set
+		return set.With(running...)
 	}
 }
+
+// initDescriptors has the open files of the first process.
+const initDescriptors = "/proc/1/fd"
 
 // maxReplaced is how large a replaced program may be, in bytes: it is read whole.
 const maxReplaced = 64 << 20
 
-// replaced returns what was trusted of the programs that are open and have no name any more.
-func replaced(descriptors string, before *cordon.TrustSet) (entries []cordon.TrustEntry) {
+// replaced returns the contents of the programs that are open and have no name any
+// more. systemd starts each service through one that it opened when it began itself:
+// when an upgrade has unpacked another, nothing could be started until systemd is
+// told to begin anew, if the old one were not trusted any more.
+func replaced(descriptors string) (contents []cordon.Digest) {
 	open, err := os.ReadDir(descriptors)
-	if err != nil || before == nil {
+	if err != nil { // there is none, as far as anybody can tell
 		return nil
 	}
 	for _, d := range open {
@@ -62,14 +58,9 @@ func replaced(descriptors string, before *cordon.TrustSet) (entries []cordon.Tru
 		h := sha256.New()
 		_, err = io.Copy(h, io.LimitReader(f, maxReplaced))
 		_ = f.Close() // only read
-		if err != nil {
-			continue
-		}
-		for e := range before.Entries() {
-			if e.Digest == cordon.Digest(h.Sum(nil)) {
-				entries = append(entries, e)
-			}
+		if err == nil {
+			contents = append(contents, cordon.Digest(h.Sum(nil)))
 		}
 	}
-	return entries
+	return contents
 }
