@@ -2,6 +2,7 @@ package agent
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -51,6 +52,10 @@ func TestUnreadableFiles(t *testing.T) {
 			}
 			if err == nil || !strings.Contains(err.Error(), "read "+path+": ") || !strings.Contains(err.Error(), c.why) {
 				t.Errorf("got %v, want %s", err, c.why)
+			}
+			var said *cordon.Error
+			if isState := c.file == disk.StateFile; errors.As(err, &said) != isState || isState && !strings.Contains(said.Message, "from a backup") {
+				t.Errorf("what to do: %v", err)
 			}
 			// It let go of the lock.
 			if err := os.Remove(path); err != nil {

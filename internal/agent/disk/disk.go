@@ -207,10 +207,17 @@ func (d *Dir) Identity() (ed25519.PrivateKey, *Identity, ed25519.PublicKey, erro
 // read is an error and not an empty one: the machine may have to be restricted.
 func (d *Dir) State() (State, error) {
 	var s State
-	if err := d.load(StateFile, &s); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s, err
+	err := d.load(StateFile, &s)
+	switch {
+	case err == nil || errors.Is(err, fs.ErrNotExist):
+		return s, nil
+	case errors.Is(err, fs.ErrPermission): // it is root's
+		return State{}, err
 	}
-	return s, nil
+	return State{}, cordon.Errorf(cordon.Unavailable, "", "The agent's state cannot be used (%v), so it is not known whether this machine is to be restricted. "+
+		"What the kernel enforces stays in force, and the agent does not start. Put a copy of the file from a backup in its place, and start the agent. "+
+		"If there is none, remove the file (which a machine that BPF LSM restricts allows after a restart only), "+
+		"start the agent, and order again what is to be in force, with cordon restrict or cordon unrestrict.", err)
 }
 
 // Persisted returns where the machine of a data directory stands, as far as
