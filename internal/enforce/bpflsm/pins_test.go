@@ -434,6 +434,9 @@ func attack(t *testing.T, a *testAgent, maps []ebpf.MapID) {
 	for _, file := range []string{"cgroup.freeze", "cgroup.kill"} {
 		mustFail(t, file, os.WriteFile(filepath.Join(cgroupDir, file), []byte("1"), 0), unix.EPERM)
 	}
+	if t.Failed() {
+		t.FailNow() // it may be stopped, and who waits for its answer would wait for good
+	}
 	attackPins(t, maps)
 }
 
