@@ -43,7 +43,7 @@ var words = map[cordon.Role][][2]string{
 	},
 	cordon.Perl: {
 		{"-d x", never}, {"-V", ""}, {"-I d x", "x"}, {"-Id x", "x"}, {"-l -0777 x", "x"}, {"-C7 x", "x"}, {"-CSDe 1", never}, {"-CSe 1", never}, {"-Mstrict x", "x"}, {"-Ma=b,c x", "x"},
-		{"-Ma;b x", never}, {"-x x", "x"}, {"-F: x", "x"}, {"-i.b x", "x"}, {"-- x", "x"}, {"-- -x", "-x"}, {"-w\t-e1 x", never}, {"PERL5OPT=-w x", killed},
+		{"-Ma;b x", never}, {"-x x", "x"}, {"-F: x", "x"}, {"-i.b x", "x"}, {"-- x", "x"}, {"-- -x", "-x"}, {"-w\t-e1 x", never}, {"-w\tw x", never}, {"PERL5OPT=-w x", killed},
 	},
 	cordon.Ruby: {
 		{"", never}, {"-e 1", never}, {"-ne 1", never}, {"-r json -e 1", never}, {"-v -", never}, {"-I d x", "x"}, {"-Id x", "x"}, {"-r json x", "x"}, {"-rjson x", "x"}, {"-C d x", "x"}, {"-E a x", "x"},

