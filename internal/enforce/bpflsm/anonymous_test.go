@@ -18,6 +18,7 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
 // Ways to make code without a file: jitVar says which.
@@ -149,7 +150,7 @@ func TestDeniesAnonymous(t *testing.T) {
 // it is there only for an agent that refuses that to somebody; and all of it before such an
 // agent has taken over, be it from one that does not.
 func TestAnonymousChosenAnew(t *testing.T) {
-	eachKernel(t, nil, func(t *testing.T) {
+	eachKernel(t, vm.Config{}, func(t *testing.T) {
 		furnishAgents(t, t.TempDir())
 		start := func(deny bool, found string) *testAgent {
 			t.Helper()

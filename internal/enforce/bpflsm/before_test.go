@@ -17,6 +17,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
 // What comes first knows which process is starting, and has no map that others could change.
@@ -59,7 +61,7 @@ func TestFirst(t *testing.T) {
 // TestBeforeRestriction has root reach for the agent's maps while nothing is
 // restricted: who has one could end a restriction afterwards.
 func TestBeforeRestriction(t *testing.T) {
-	eachKernel(t, []string{"fuse"}, func(t *testing.T) {
+	eachKernel(t, vm.Config{Modules: []string{"fuse"}}, func(t *testing.T) {
 		script := furnishAgents(t, t.TempDir())
 		unknown := put(t, t.TempDir()+"/agent", append(read(t, "/proc/self/exe"), "another"...))
 		found := watchMaps(t)
@@ -102,7 +104,7 @@ func TestBeforeRestriction(t *testing.T) {
 
 // TestReplacedWhileItRuns: the one before ends as if nothing was.
 func TestReplacedWhileItRuns(t *testing.T) {
-	eachKernel(t, nil, func(t *testing.T) {
+	eachKernel(t, vm.Config{}, func(t *testing.T) {
 		script := furnishAgents(t, t.TempDir())
 		var agents [2]*testAgent
 		for i := range agents {

@@ -23,9 +23,13 @@ import (
 
 // Everything that enforces runs in guests only: on the machine itself these
 // tests load nothing.
-func eachKernel(t *testing.T, modules []string, body func(t *testing.T)) {
-	for _, kernel := range []string{"6.1", "6.12"} {
-		t.Run(kernel, func(t *testing.T) { vm.RunTest(t, vm.Config{Kernel: kernel, Modules: modules}, body) })
+func eachKernel(t *testing.T, cfg vm.Config, body func(t *testing.T)) {
+	for _, cfg.Kernel = range []string{"6.1", "6.12"} {
+		cfg := cfg
+		t.Run(cfg.Kernel, func(t *testing.T) {
+			t.Parallel()
+			vm.RunTest(t, cfg, body)
+		})
 	}
 }
 
@@ -149,7 +153,7 @@ func open(t *testing.T, path string, flags int) *os.File {
 const rx = unix.PROT_READ | unix.PROT_EXEC
 
 func TestEnforcement(t *testing.T) {
-	eachKernel(t, []string{"btrfs"}, func(t *testing.T) {
+	eachKernel(t, vm.Config{Modules: []string{"btrfs"}}, func(t *testing.T) {
 		g := openGuest(t)
 		evil := g.write(t, "evil", g.evil("evil"))
 		good := g.write(t, "good", g.program)

@@ -25,15 +25,10 @@ const slow = 5000
 // TestEnd has the enforcer end while the kernel hashes a file for one of its
 // programs: who waits for that must not come back to programs that are gone.
 func TestEnd(t *testing.T) {
-	files := tools(t)
-	for _, kernel := range []string{"6.1", "6.12"} {
-		t.Run(kernel, func(t *testing.T) {
-			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"ext4", "scsi_debug", "sd_mod"}, Files: files}, func(t *testing.T) {
-				t.Run("order of programs", testOrder)
-				testEnd(t)
-			})
-		})
-	}
+	eachKernel(t, vm.Config{Modules: []string{"ext4", "scsi_debug", "sd_mod"}, Files: tools(t)}, func(t *testing.T) {
+		t.Run("order of programs", testOrder)
+		testEnd(t)
+	})
 }
 
 func testEnd(t *testing.T) {

@@ -104,12 +104,7 @@ func loopDisk(t *testing.T, file string, size int64) string {
 // TestFileSystems has what is trusted run, and what is not refused, on the file
 // systems that programs are installed on.
 func TestFileSystems(t *testing.T) {
-	files := tools(t)
-	for _, kernel := range []string{"6.1", "6.12"} {
-		t.Run(kernel, func(t *testing.T) {
-			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"lz4", "zram", "ext4", "xfs", "btrfs", "fuse", "loop", "scsi_debug", "sd_mod", "sg", "dm-mod", "erofs"}, Files: files}, testFileSystems)
-		})
-	}
+	eachKernel(t, vm.Config{Modules: []string{"lz4", "zram", "ext4", "xfs", "btrfs", "fuse", "loop", "scsi_debug", "sd_mod", "sg", "dm-mod", "erofs"}, Files: tools(t)}, testFileSystems)
 }
 
 func testFileSystems(t *testing.T) {
@@ -173,12 +168,7 @@ func testFileSystems(t *testing.T) {
 // TestInheritDisks has agents follow each other while somebody has a disk open for
 // writing, and while another disk has programs that ran.
 func TestInheritDisks(t *testing.T) {
-	files := tools(t)
-	for _, kernel := range []string{"6.1", "6.12"} {
-		t.Run(kernel, func(t *testing.T) {
-			vm.RunTest(t, vm.Config{Kernel: kernel, Modules: []string{"lz4", "zram", "ext4"}, Files: files}, testInheritDisks)
-		})
-	}
+	eachKernel(t, vm.Config{Modules: []string{"lz4", "zram", "ext4"}, Files: tools(t)}, testInheritDisks)
 }
 
 func testInheritDisks(t *testing.T) {

@@ -42,11 +42,7 @@ func withLibraries(t *testing.T, path string) map[string]string {
 const perl = "/usr/bin/perl"
 
 func TestInterpreters(t *testing.T) {
-	for _, kernel := range []string{"6.1", "6.12"} {
-		t.Run(kernel, func(t *testing.T) {
-			vm.RunTest(t, vm.Config{Kernel: kernel, Files: withLibraries(t, perl)}, testInterpreters)
-		})
-	}
+	eachKernel(t, vm.Config{Files: withLibraries(t, perl)}, testInterpreters)
 }
 
 // scripted is a guest in which interpreters run only what is trusted.

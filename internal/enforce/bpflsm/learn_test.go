@@ -9,12 +9,13 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/cordon-project/cordon"
+	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
 // TestRoomForScripts has more texts refused and shown than the kernel keeps of
 // those: that takes no room from what is trusted.
 func TestRoomForScripts(t *testing.T) {
-	eachKernel(t, nil, func(t *testing.T) {
+	eachKernel(t, vm.Config{}, func(t *testing.T) {
 		g := openGuest(t)
 		allowed(t, "close", g.Close())
 		var err error

@@ -26,6 +26,8 @@ import (
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
 	"github.com/cordon-project/cordon/internal/enforce/bpflsm/trusted"
+
+	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
 const (
@@ -240,7 +242,7 @@ func furnishAgents(t *testing.T, dir string) string {
 // TestStaysInForce has root try to get rid of a restriction while agents come
 // and go.
 func TestStaysInForce(t *testing.T) {
-	eachKernel(t, nil, func(t *testing.T) {
+	eachKernel(t, vm.Config{}, func(t *testing.T) {
 		dir := t.TempDir()
 		script := furnishAgents(t, dir)
 		agent2 := put(t, trustDir+"/agent2", append(read(t, "/proc/self/exe"), "an upgrade"...))

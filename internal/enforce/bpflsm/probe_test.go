@@ -6,11 +6,12 @@ import (
 
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/enforce"
+	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
 // The probe finds the programs called, and what it refused is nobody's business.
 func TestProve(t *testing.T) {
-	eachKernel(t, nil, func(t *testing.T) {
+	eachKernel(t, vm.Config{}, func(t *testing.T) {
 		guardian, err := enforce.StartGuardian("/proc/self/exe", enforce.GuardianArg)
 		if err != nil {
 			t.Fatal(err)

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cordon-project/cordon/internal/enforce/mount"
+
+	"github.com/cordon-project/cordon/internal/testkit/vm"
 )
 
 const (
@@ -30,7 +32,7 @@ const (
 // descriptor from before there was an agent, and prepare more than that while
 // the machine is not restricted.
 func TestSwitchOpenBefore(t *testing.T) {
-	eachKernel(t, nil, func(t *testing.T) {
+	eachKernel(t, vm.Config{}, func(t *testing.T) {
 		script := furnishAgents(t, t.TempDir())
 		early := open(t, tracing, os.O_RDWR)
 		if err := os.Mkdir(lowerDir, 0o755); err != nil {
