@@ -22,7 +22,7 @@ const insideVar = "CORDON_VM_KERNEL"
 
 // testLimit bounds a test in a guest, which may hang where nothing of the test
 // program can end it (in the kernel): the others have their time still.
-const testLimit = 8 * time.Minute
+const testLimit = 10 * time.Minute
 
 // testDir is where a test program lies in a guest, with the package's testdata.
 const testDir = "/test"
