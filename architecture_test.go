@@ -104,10 +104,9 @@ var allowed = map[string]map[string]string{
 		"internal/fileid":      "reads files without trusting that they hold still",
 	},
 	"internal/trust/archive": {
-		"internal/durable":     "the ledger is whole after a crash",
-		"internal/fileid":      "reads files without trusting that they hold still",
-		"internal/trust/rpm":   "package files have the headers of the database",
-		"internal/trust/rules": "the administrator may vouch for an archive",
+		"internal/durable":   "the ledger is whole after a crash",
+		"internal/fileid":    "reads files without trusting that they hold still",
+		"internal/trust/rpm": "package files have the headers of the database",
 	},
 	"internal/trust/dpkg":  {"internal/fileid": "reads files without trusting that they hold still"},
 	"internal/trust/rules": {"internal/fileid": "reads files without trusting that they hold still"},

@@ -10,7 +10,7 @@ import (
 )
 
 // While there is a gate, a package database adds only what the gate lets in, also
-// after a restart; what was trusted stays, and rules count.
+// after a restart, and so do rules; what was trusted stays.
 func TestGate(t *testing.T) {
 	root := fixture.NewRoot(t)
 	root.Install(one("old", "/usr/bin/old", "old"), one("changed", "/usr/bin/changed", "before"))
@@ -48,12 +48,22 @@ func TestGate(t *testing.T) {
 	// What was admitted once stays, when the gate has forgotten it.
 	gate = func(cordon.Digest) bool { return false }
 	check(again, want, 3)
-	again.RulesFile = rulesFile(t, "path /usr/bin/new\n")
-	want["new"] = true
-	root.Write("usr/bin/new", "new", 0o755)
-	check(again, want, 2)
+	// Who is root can write rules.
+	again.RulesFile = rulesFile(t, "path /opt/tools\nsha256 "+cordon.Digest(sha256.Sum256([]byte("own"))).String()+"\n")
+	root.Write("opt/tools/tool", "tool", 0o755)
+	want["own"], want["tool"] = false, false
+	check(again, want, 5)
 	gate = nil
-	check(again, map[string]bool{"old": true, "admitted": true, "new": true, "after": true, "another": true}, 0)
+	check(again, map[string]bool{"old": true, "admitted": true, "new": true, "after": true, "another": true, "own": true, "tool": true}, 0)
+
+	// And what they name is as it was before, whatever becomes of them.
+	gate = func(cordon.Digest) bool { return false }
+	for _, text := range []string{"", "path /opt/none\n"} {
+		again.RulesFile = rulesFile(t, text)
+		check(again, map[string]bool{"own": true, "tool": true}, 0)
+	}
+	gate = nil
+	check(again, map[string]bool{"own": false, "tool": false}, 0)
 }
 
 // Where nothing is known of the time before, the database is all there is.

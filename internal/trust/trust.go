@@ -78,10 +78,10 @@ type Builder struct {
 	// ProgramText says that what interpreters take for program text by its name is
 	// in the set, too: several times as many files as there are programs.
 	ProgramText bool
-	// Gate is asked at every build whether the package databases are to be taken at
-	// their word: it returns nil if they are, as on a machine that is not
+	// Gate is asked at every build whether the package databases and the rules are to
+	// be taken at their word: it returns nil if they are, as on a machine that is not
 	// restricted, else what says of a content that it may come in addition to those
-	// of the set before. Root can write into a database what he likes. nil: they are.
+	// of the set before. Root can write into both what he likes. nil: they are.
 	Gate func() func(cordon.Digest) bool
 	// Signs is asked, where there is a gate, whether the signature of an rpm package
 	// in the database is good: what it signs comes in too. nil: none is.
@@ -292,7 +292,7 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 		return nil, fmt.Errorf("hash programs: %w", err)
 	}
 	entries, known := compile(col.order, gate, sum)
-	entries = slices.Concat(entries, ruleEntries, b.running())
+	entries = slices.Concat(entries, b.ruled(ruleEntries, gate, sum), b.running())
 	set := cordon.NewTrustSet(entries, known)
 	sum.Entries, sum.Known = set.Len(), len(known)
 	reportMismatches(col.order, set, sum)
@@ -310,6 +310,26 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 		debug.FreeOSMemory()
 	}
 	return set, nil
+}
+
+// ruled returns what rules name, or named: where there is a gate it is as it was
+// before, as whoever is root can change the rules, by mistake as well. now are the
+// contents that they name by digest.
+func (b *Builder) ruled(now []cordon.TrustEntry, gate func(cordon.Digest) bool, sum *Summary) (entries []cordon.TrustEntry) {
+	if gate == nil {
+		return now
+	}
+	for e := range b.last.Entries() {
+		if strings.HasPrefix(e.Origin, sourceRules+":") {
+			entries = append(entries, e)
+		}
+	}
+	for _, e := range now {
+		if !gate(e.Digest) {
+			sum.Withheld.add("sha256 "+e.Digest.String(), e.Origin)
+		}
+	}
+	return entries
 }
 
 // running returns what the last set has of that which is still started.
@@ -334,9 +354,9 @@ func (b *Builder) before() int {
 	return b.last.Len() - b.unasked
 }
 
-// gate returns what decides on contents from package databases, nil if all of
-// them count. Where there is no set before, there is nothing to hold on to: the
-// database is all that is known of the machine.
+// gate returns what decides on contents from package databases and rules, nil if
+// all of them count. Where there is no set before, there is nothing to hold on to:
+// they are all that is known of the machine.
 func (b *Builder) gate() func(cordon.Digest) bool {
 	if b.Gate == nil || b.last == nil {
 		return nil
@@ -396,7 +416,7 @@ func (b *Builder) collect(ctx context.Context, c *collector) ([]cordon.TrustEntr
 }
 
 // compile says which of the measured files are trusted. A gate, if there is one,
-// decides on all that no rule names.
+// decides on all of them.
 func compile(packs []*pack, gate func(cordon.Digest) bool, sum *Summary) (entries []cordon.TrustEntry, known []cordon.KnownFile) {
 	roles := rolesOf(packs)
 	for _, p := range packs {
@@ -405,7 +425,7 @@ func compile(packs []*pack, gate func(cordon.Digest) bool, sum *Summary) (entrie
 			if f.state != hashed || !f.matches() {
 				continue
 			}
-			if gate != nil && p.source != sourceRules && !gate(f.fact.sha256) && !p.vouched[f.fact.sha256] {
+			if gate != nil && !gate(f.fact.sha256) && !p.vouched[f.fact.sha256] {
 				continue
 			}
 			entries = append(entries, cordon.TrustEntry{Digest: f.fact.sha256, Size: f.fact.id.Size, Origin: p.origin, Role: roles[f.fact.sha256]})

@@ -126,15 +126,23 @@ for dir in /var/lib/dpkg/tmp.ci /var/lib/dpkg/info /home/user/DEBIAN /var/cache/
 done
 refused su user -c /home/user/DEBIAN/preinst
 rm -r /var/lib/dpkg/tmp.ci /var/lib/dpkg/info/preinst
-`, want: []string{`add the line "sha256`}},
-	{name: "rule for an archive", script: `set -e
+# Nor does root, by a rule.
+for f in /srv/busybox-e_1_amd64.deb /root/busybox-own; do
+	hash=$(sha256sum $f); echo "sha256 ${hash%% *}" >> /etc/cordon/trust.rules
+done
+withheld() { journalctl -u cordon-agent -o cat | grep -q 'program not trusted.*'${hash%% *}; }; await withheld
+refused /root/busybox-own
+fails cordon agent admit /srv/busybox-e_1_amd64.deb
+sed -i '$d' /etc/cordon/trust.rules; sed -i '$d' /etc/cordon/trust.rules
+`, want: []string{"cordon trust add "}},
+	{name: "an archive that the server trusts", script: `set -e
 hash=$(sha256sum /srv/busybox-e_1_amd64.deb)
-echo "sha256 ${hash%% *} asked for by the test" >> /etc/cordon/trust.rules
-cordon agent admit /srv/busybox-e_1_amd64.deb
+cordon trust add ${hash%% *} --machine vm --comment "a test"
+await cordon agent admit /srv/busybox-e_1_amd64.deb
 dpkg -i /srv/busybox-e_1_amd64.deb
-busybox-e echo by a rule
+busybox-e echo by the server
 dpkg -P busybox-e busybox-f
-`, want: []string{"by a rule"}},
+`, want: []string{"by the server"}},
 	// systemd 255 and newer opens it when it begins. The next agent does not forget it.
 	{name: "what starts services is replaced", kernel: "6.12", script: `set -e
 path=/usr/lib/systemd/systemd-executor; dir=/root/executor
@@ -143,7 +151,8 @@ cp -p $path $dir$path; printf x >> $dir$path
 printf '%s\n' 'Package: executor-t' 'Version: 1' 'Architecture: amd64' 'Maintainer: tests <tests@localhost>' 'Replaces: systemd' 'Description: another executor' > $dir/DEBIAN/control
 dpkg-deb -Znone -b $dir /root/executor.deb
 hash=$(sha256sum /root/executor.deb)
-echo "sha256 ${hash%% *} asked for by the test" >> /etc/cordon/trust.rules
+cordon trust add ${hash%% *} --machine vm --comment "a test"
+await cordon agent admit /root/executor.deb
 dpkg -i /root/executor.deb
 executor
 `},

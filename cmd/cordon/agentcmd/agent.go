@@ -146,7 +146,10 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	defer func() { err = errors.Join(err, a.Close()) }()
 
 	admittedFile := filepath.Join(c.DataDir, "admitted")
-	admitted := archive.OpenLedger("/", admittedFile, c.Rules, log)
+	admitted := archive.OpenLedger("/", admittedFile, func(d cordon.Digest) bool {
+		set := p.Set()
+		return set != nil && set.Contains(d)
+	}, log)
 	builder := &trust.Builder{
 		RulesFile: c.Rules, CacheFile: filepath.Join(c.DataDir, "trust.cache"), Self: []string{exe}, Log: log,
 		Gate: admitted.Gate, GateFile: admittedFile, Signs: admitted.Signs,
@@ -429,7 +432,7 @@ func (c agentRun) protection(bootID string, scope enforce.Scope, exe string, e e
 		return builder.Follow(ctx, func(set *cordon.TrustSet, sum trust.Summary, err error) {
 			log.InfoContext(ctx, "trust set built", "summary", sum)
 			for _, w := range sum.Withheld.First {
-				log.WarnContext(ctx, "program not trusted: its package was installed on a restricted machine, and was not admitted", "path", w.Name, "package", w.Why)
+				log.WarnContext(ctx, "program not trusted: what names it came while this machine was restricted, and was not admitted", "program", w.Name, "by", w.Why)
 			}
 			if err == nil {
 				texts.learn(ctx)

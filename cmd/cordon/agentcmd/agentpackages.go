@@ -27,7 +27,7 @@ type agentAdmit struct {
 
 // Help says what is admitted.
 func (agentAdmit) Help() string {
-	return `A .deb is admitted if one of apt's package lists has its SHA-256, and the list is signed by a key that the machine had when it was restricted; an .rpm if such a key has signed its header; both if the administrator's rules file names their SHA-256. apt, dpkg and dnf (4) ask by themselves; rpm does not. On a machine that is not restricted there is nothing to do.`
+	return `A .deb is admitted if one of apt's package lists has its SHA-256, and the list is signed by a key that the machine had when it was restricted; an .rpm if such a key has signed its header; both if the server trusts their SHA-256 (cordon trust add). apt, dpkg and dnf (4) ask by themselves; rpm does not. On a machine that is not restricted there is nothing to do.`
 }
 
 // Run asks the agent. A package manager must go on where there is nothing to

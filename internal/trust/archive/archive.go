@@ -61,8 +61,8 @@ type verifier struct {
 	root string
 	keys openpgp.EntityList
 	done map[cordon.Digest]bool // archives that need not be read again
-	// named reports whether the administrator trusts this content by a rule.
-	named func(cordon.Digest) bool
+	// trusts reports whether an archive is trusted itself, by the server's policy or a rule.
+	trusts func(cordon.Digest) bool
 }
 
 // verify returns what the archives at paths bring, and their digests, without
@@ -84,7 +84,7 @@ func (v *verifier) verify(ctx context.Context, paths []string) ([]content, []cor
 		if v.done[r.digest] {
 			continue
 		}
-		if !isRPM(path) && !v.named(r.digest) {
+		if !isRPM(path) && !v.trusts(r.digest) {
 			unknown[r.digest] = path
 		}
 	}
@@ -125,8 +125,8 @@ type refused struct {
 
 // Error is a sentence for people that names the way out.
 func (r refused) Error() string {
-	return fmt.Sprintf("%s is not admitted to this restricted machine: %s. If you trust it, add the line \"sha256 %s %s\" to the rules file (/etc/cordon/trust.rules) and try again.",
-		r.path, r.why, r.digest, filepath.Base(r.path))
+	return fmt.Sprintf("%s is not admitted to this restricted machine: %s. If you trust it, have the server trust it, with cordon trust add %s --machine NAME --comment TEXT, and try again.",
+		r.path, r.why, r.digest)
 }
 
 // Unwrap is ErrUnsigned.
@@ -180,7 +180,7 @@ func (v *verifier) contents(ctx context.Context, r *request) ([]content, error) 
 	var found []content
 	var err error
 	if isRPM(r.path) {
-		found, err = v.rpm(in, origin, v.named(r.digest))
+		found, err = v.rpm(in, origin, v.trusts(r.digest))
 	} else {
 		found, err = deb(in, origin)
 	}

@@ -19,14 +19,14 @@ import (
 	"github.com/cordon-project/cordon"
 	"github.com/cordon-project/cordon/internal/durable"
 	"github.com/cordon-project/cordon/internal/trust/rpm"
-	"github.com/cordon-project/cordon/internal/trust/rules"
 )
 
 // Ledger remembers, over restarts, which keys a machine had when it was
 // restricted, and what was admitted since. Make one with [OpenLedger].
 type Ledger struct {
-	root, file, rules string
-	log               *slog.Logger
+	root, file string
+	trusts     func(cordon.Digest) bool
+	log        *slog.Logger
 
 	admitting sync.Mutex // one admission at a time: each may take the memory of a decompressor
 
@@ -42,11 +42,11 @@ type standing struct {
 	admitted   map[cordon.Digest]cordon.TrustEntry
 }
 
-// OpenLedger reads the ledger at file, which need not exist. root stands for /,
-// rulesFile is the administrator's rules file. A ledger that cannot be read
+// OpenLedger reads the ledger at file, which need not exist. root stands for /;
+// trusts says whether a content is trusted already, of which no package is asked. A ledger that cannot be read
 // counts as that of a restricted machine without any key: nothing is admitted.
-func OpenLedger(root, file, rulesFile string, log *slog.Logger) *Ledger {
-	l := &Ledger{root: root, file: file, rules: rulesFile, log: log, done: map[cordon.Digest]bool{}}
+func OpenLedger(root, file string, trusts func(cordon.Digest) bool, log *slog.Logger) *Ledger {
+	l := &Ledger{root: root, file: file, trusts: trusts, log: log, done: map[cordon.Digest]bool{}}
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return l
@@ -94,7 +94,7 @@ func (l *Ledger) Admit(ctx context.Context, paths []string) error {
 	if l.Gate() == nil {
 		return nil // not restricted
 	}
-	v := &verifier{root: l.root, named: func(cordon.Digest) bool { return false }}
+	v := &verifier{root: l.root, trusts: l.trusts}
 	if err := l.equip(v); err != nil {
 		return err
 	}
@@ -126,37 +126,20 @@ func (l *Ledger) Admit(ctx context.Context, paths []string) error {
 	return nil
 }
 
-// equip gives a verifier the keys that count, and the rules as they are now.
+// equip gives a verifier the keys that count.
 func (l *Ledger) equip(v *verifier) error {
 	all, err := keyrings(l.root)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	v.done = maps.Clone(l.done)
 	for _, k := range all {
 		if l.st.keyrings[k.digest] {
 			v.keys = append(v.keys, k.keys()...)
 		}
 	}
-	l.mu.Unlock()
-	if l.rules == "" {
-		return nil
-	}
-	list, err := rules.Load(l.rules)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	named := map[cordon.Digest]bool{}
-	for _, r := range list {
-		if r.Path == "" {
-			named[r.Digest] = true
-		}
-	}
-	v.named = func(d cordon.Digest) bool { return named[d] }
 	return nil
 }
 

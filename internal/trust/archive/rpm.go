@@ -14,12 +14,12 @@ import (
 
 // rpm returns what a package file brings, by its header: rpm itself checks the
 // payload against it, file by file.
-func (v *verifier) rpm(r io.Reader, origin string, named bool) ([]content, error) {
+func (v *verifier) rpm(r io.Reader, origin string, trusted bool) ([]content, error) {
 	p, signed, err := rpm.ReadFile(r)
 	if err != nil {
 		return nil, err
 	}
-	if !named && !v.signs(signed) {
+	if !trusted && !v.signs(signed) {
 		return nil, unsigned("its header has no signature of a key that this machine had when it was restricted")
 	}
 	if p.Algo != rpm.SHA256 {

@@ -9,7 +9,7 @@
 // comment. path trusts every program at or below one place, whatever its
 // content, as long as nobody but root can change what lies there. The place is
 // looked at when the trust set is built, not watched: for a program that is put
-// there later, touch the rules file.
+// there later, touch the rules file; where a machine is restricted that waits.
 //
 // It owns the syntax, and the question who can change a file. What it promises:
 // a rules file that others than root can write is not read, a line that is not
