@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,34 +74,6 @@ type agentRun struct {
 	Rules           string        `type:"path" default:"/etc/cordon/trust.rules" placeholder:"FILE" help:"The administrator's rules of what is trusted (default ${default})."`
 }
 
-// anonymousCode is who may not make executable memory without a file.
-type anonymousCode struct {
-	all     bool
-	classes []string // the first words of origins, see [cordon.TrustEntry]
-}
-
-// UnmarshalText reads allow, deny, or deny:CLASS,….
-func (a *anonymousCode) UnmarshalText(text []byte) error {
-	*a = anonymousCode{}
-	how, of, some := strings.Cut(string(text), ":")
-	switch {
-	case how == "allow" && !some:
-		return nil
-	case how == "deny" && !some:
-		a.all = true
-		return nil
-	case how != "deny":
-		return fmt.Errorf("%q is neither allow, deny nor deny:CLASS,…", text)
-	}
-	for class := range strings.SplitSeq(of, ",") {
-		if !slices.Contains([]string{"dpkg", "rpm", "rule", "policy"}, class) {
-			return fmt.Errorf("%q is no class of trust: there are dpkg, rpm, rule and policy", class)
-		}
-		a.classes = append(a.classes, class)
-	}
-	return nil
-}
-
 // Run runs the agent until the context ends.
 func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 	scope, err := enforce.ParseScope(c.Scope)
@@ -165,6 +136,7 @@ func (c agentRun) Run(ctx context.Context, env *cli.Env) (err error) {
 		log.Warn("the policy for interpreters stays what it is until this machine is released and the agent is started again", "policy", began, "asked", c.Interpreters)
 		c.Interpreters = began
 	}
+	c.AnonymousCode = c.AnonymousCode.keep(filepath.Join(c.DataDir, "anonymous-code"), restricted != nil, log)
 	notices = c.notices(exe, log)
 	defer func() { err = errors.Join(err, notices.Close()) }()
 	enforcer, guardian, err := c.enforcer(scope, exe, notices, env)

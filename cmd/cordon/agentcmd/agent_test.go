@@ -2,6 +2,9 @@ package agentcmd
 
 import (
 	"crypto/sha256"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +37,9 @@ func TestAnonymousCode(t *testing.T) {
 		if err := got.UnmarshalText([]byte(text)); err != nil || got.all != want.all || !slices.Equal(got.classes, want.classes) {
 			t.Errorf("%s: %+v, %v", text, got, err)
 		}
+		if again := string(got.text()); again != text {
+			t.Errorf("%s is written as %s", text, again)
+		}
 	}
 	for _, bad := range []string{"", "no", "allow:rule", "deny:", "deny:rule,", "deny:rules", "deny:rule deny"} {
 		var got anonymousCode
@@ -41,6 +47,28 @@ func TestAnonymousCode(t *testing.T) {
 			t.Errorf("%q was taken for %+v", bad, got)
 		}
 	}
+}
+
+// A restart on a restricted machine does not change who may make code without a file.
+func TestKeepsAnonymousCode(t *testing.T) {
+	file, log := filepath.Join(t.TempDir(), "kept"), slog.New(slog.DiscardHandler)
+	allow, deny := anonymousCode{}, anonymousCode{classes: []string{"rule"}}
+	check := func(asked anonymousCode, restricted bool, want anonymousCode) {
+		t.Helper()
+		if got := asked.keep(file, restricted, log); string(got.text()) != string(want.text()) {
+			t.Errorf("asked %s, restricted %v: %s", asked.text(), restricted, got.text())
+		}
+	}
+	check(deny, true, deny) // by one that kept nothing
+	check(deny, false, deny)
+	check(allow, true, deny)
+	check(allow, true, deny)
+	check(allow, false, allow)
+	check(deny, true, allow)
+	if err := os.WriteFile(file, []byte("odd"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(deny, true, deny)
 }
 
 // What an agent runs stays trusted when an upgrade has replaced its file.

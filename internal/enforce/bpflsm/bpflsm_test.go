@@ -491,6 +491,9 @@ func testOverlay(t *testing.T, g *guest) {
 		t.Fatal(err)
 	}
 	g.refused(t, "changed below the overlay", func() error { return run(at("s.sh")) })
+	allowed(t, "of the layer below", run(at("direct.sh")))
+	put(lower, "direct.sh", []byte("#!/bin/sh\nexit 1\n"))
+	g.refused(t, "changed in the layer below", func() error { return run(at("direct.sh")) })
 	put(merged, "lib", g.program)
 	if _, err := mapFile(t, open(t, at("lib"), os.O_RDONLY), rx, unix.MAP_PRIVATE); err != nil {
 		t.Fatal(err)
