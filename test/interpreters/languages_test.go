@@ -4,8 +4,11 @@ package interpreters
 const prepare = `
 # Where its programs do not load, the agent falls back, and all of this would be about fanotify.
 cordon agent status | grep '^Enforcer *bpf,'
+` + scripts + `
 echo 'path /opt/good' >> /etc/cordon/trust.rules
-` + scripts
+# It counts while restricted if it is in the set before.
+until journalctl -u cordon-agent -o cat | grep 'trust set built' | tail -n 1 | grep -q 'summary.rule.programs=[0-9][0-9]'; do sleep 1; done
+`
 
 // scripts are the same texts, to be executed by name.
 const scripts = `
