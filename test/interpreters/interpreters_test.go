@@ -17,7 +17,7 @@ import (
 )
 
 // packages are the interpreters that a small Debian server does not have.
-var packages = []string{"ruby", "nodejs", "php-cli", "lua5.4", "tcl", "gawk", "default-jdk-headless"}
+var packages = []string{"python3", "ruby", "nodejs", "php-cli", "lua5.4", "tcl", "gawk", "default-jdk-headless"}
 
 const (
 	untrusted = "/root/u"   // the working directory
