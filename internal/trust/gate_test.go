@@ -66,6 +66,35 @@ func TestGate(t *testing.T) {
 	check(again, map[string]bool{"own": false, "tool": false}, 0)
 }
 
+// A machine that is restricted while a set is built takes nothing from it that was
+// not there before.
+func TestGateCloses(t *testing.T) {
+	root := fixture.NewRoot(t)
+	root.Install(one("old", "/usr/bin/old", "old"))
+	b := builder(root)
+	asked := 0
+	b.Gate = func() func(cordon.Digest) bool {
+		if asked++; asked < 2 {
+			return nil
+		}
+		return func(cordon.Digest) bool { return false }
+	}
+	b.RulesFile = rulesFile(t, "")
+	build(t, b) // the first set has nothing before it, and asks nobody
+	fixture.Tick(t)
+	root.Install(one("new", "/usr/bin/new", "new"))
+	b.RulesFile = rulesFile(t, "sha256 "+cordon.Digest(sha256.Sum256([]byte("own"))).String()+"\n")
+	set, _ := build(t, b)
+	for content, want := range map[string]bool{"old": true, "new": false, "own": false} {
+		if got := origin(set, content) != ""; got != want {
+			t.Errorf("%s: trusted %v, want %v", content, got, want)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("the gate was asked %d times", asked)
+	}
+}
+
 // Where nothing is known of the time before, the database is all there is.
 func TestGateWithoutBefore(t *testing.T) {
 	root := fixture.NewRoot(t)

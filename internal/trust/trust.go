@@ -291,6 +291,9 @@ func (b *Builder) build(ctx context.Context, sum *Summary) (*cordon.TrustSet, er
 	if err := m.measure(ctx, col.order, sum); err != nil {
 		return nil, fmt.Errorf("hash programs: %w", err)
 	}
+	if gate == nil {
+		gate = b.gate() // the machine was restricted meanwhile, and what was read since may have come since
+	}
 	entries, known := compile(col.order, gate, sum)
 	entries = slices.Concat(entries, b.ruled(ruleEntries, gate, sum), b.running())
 	set := cordon.NewTrustSet(entries, known)

@@ -56,7 +56,7 @@ func Coverage(table []mount.Mount, standing func(mount.Mount) (disk string, late
 			k.answer, k.reason = cordon.No, "always refused: the device is a file or a program"
 		case late:
 			k.name += " on a volume that came later"
-			k.answer, k.reason = cordon.No, "refused until the machine is restricted anew: what lies beneath could be written to"
+			k.answer, k.reason = cordon.No, "refused: what lies beneath could be written to. It runs when the machine is restricted anew, unless that is a file"
 		default:
 			k.answer, k.reason = cordon.Yes, "judged by content, which is remembered until it can have changed"
 		}
